@@ -36,7 +36,7 @@ if TYPE_CHECKING:
             """
 
         def read(self, section: Section, recorded: Optional[Section]) -> Any:
-            """The live state that ``plan`` needs. ``recorded`` is None in a pass."""
+            """The live state that ``plan`` needs. ``recorded`` is None in a pass, and {} in the first converge."""
 
         def plan(self, section: Section, actual: Any) -> Plan:
             """Pure. What it takes to make ``actual`` what ``section`` says; ``section`` is {"state": "absent"} to take out
@@ -104,5 +104,5 @@ def _prepare(concern: Concern, params: Dict[str, Any], cluster_name: str, persis
     recorded = desired.sections.get(concern.SECTION)
     section = concern.resolve(params, recorded)
     record = plan_record(recorded, section) if persist else None
-    plan = concern.plan(section, concern.read(section, recorded))
+    plan = concern.plan(section, concern.read(section, recorded or {}))
     return Outcome(plan, record, (), section), desired

@@ -37,11 +37,12 @@ if TYPE_CHECKING:
         changes: Tuple[Change, ...] = ()
         problems: Tuple[Problem, ...] = ()
         notes: Tuple[str, ...] = ()  # worth telling an operator, wrong for nobody
+        details: Any = None  # what the concern's module returns beside this, as the planner saw it
 else:
     # The same tuples without typing, whose import would be the largest single cost of a clean pass.
     Change = namedtuple("Change", "subject action before after reason op", defaults=(None,))
     Problem = namedtuple("Problem", "subject message")
-    Plan = namedtuple("Plan", "changes problems notes", defaults=((), (), ()))
+    Plan = namedtuple("Plan", "changes problems notes details", defaults=((), (), (), None))
 
 
 def diff_of(plan: Plan) -> Dict[str, str]:
