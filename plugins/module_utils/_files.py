@@ -9,12 +9,26 @@ __metaclass__ = type
 
 import os
 import stat
+from collections import namedtuple
 
 from ._errors import KindnetError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Optional
+    from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
+
+    class Found(NamedTuple):
+        """What is at a path."""
+
+        kind: str  # "file", "folder", or what else it is, in words
+        content: bytes  # of a file, or of the file that a symbolic link leads to
+        mode: int
+        uid: int
+        gid: int
+else:
+    Found = namedtuple("Found", "kind content mode uid gid")
+
+LARGEST = 1 << 20  # no file of ours is nearly as long, and a pass reads it whole
 
 
 def temporary_name(path: str) -> str:
@@ -37,6 +51,91 @@ def read_bytes(path: str) -> Optional[bytes]:
         raise KindnetError(path, e.strerror, "cannot be read", "Run as root, and see that it is a regular file.")
 
 
+def look(path: str) -> Optional[Found]:
+    """What is at ``path``, without waiting on what is not a file; None if nothing is."""
+    try:
+        st = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as e:
+        raise KindnetError(path, e.strerror, "cannot be looked at", "Run as root.")
+    kind, content = "a device, a socket or a pipe", b""
+    if stat.S_ISREG(st.st_mode):
+        kind = "file"
+    elif stat.S_ISDIR(st.st_mode):
+        kind = "folder"
+    elif stat.S_ISLNK(st.st_mode):
+        kind = "a symbolic link to " + ascii(os.readlink(path))[1:-1]
+    if kind == "file" or stat.S_ISLNK(st.st_mode) and os.path.isfile(path):
+        with open(path, "rb") as f:
+            content = f.read(LARGEST)
+    return Found(kind, content, stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid)
+
+
+def names_in(folder: str) -> Optional[Tuple[str, ...]]:
+    """The names in ``folder``; None if there is no such folder."""
+    try:
+        return tuple(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as e:
+        raise KindnetError(folder, e.strerror, "cannot be listed", "Run as root.")
+
+
+def missing_folders(folder: str) -> List[str]:
+    """Those of ``folder`` and the folders above it that do not exist, the outermost first."""
+    missing: List[str] = []
+    while not os.path.isdir(folder):
+        missing.insert(0, folder)
+        folder = os.path.dirname(folder)
+    return missing
+
+
+def left_empty(folders: Iterable[str], names: Dict[str, Optional[Tuple[str, ...]]], removed: Sequence[str]) -> List[str]:
+    """Those of ``folders`` that hold nothing but what is ``removed``, the innermost first. ``names`` lists each that exists. Pure."""
+    gone: Set[str] = set(removed)
+    empty: List[str] = []
+    for folder in sorted(folders, key=len, reverse=True):
+        inside = names.get(folder)
+        if inside is not None and all(os.path.join(folder, n) in gone for n in inside):
+            gone.add(folder)
+            empty.append(folder)
+    return empty
+
+
+def make_folder(folder: str) -> None:
+    """Make ``folder`` and those above it, readable by all whatever the umask is."""
+    for missing in missing_folders(folder):
+        try:
+            os.mkdir(missing, 0o755)
+            os.chmod(missing, 0o755)
+        except OSError as e:
+            raise KindnetError(missing, e.strerror, "the folder cannot be made", "Run as root on a writable file system.")
+
+
+def remove_folder(folder: str) -> None:
+    """Remove an empty folder. One that somebody put something into meanwhile stays."""
+    try:
+        os.rmdir(folder)
+    except FileNotFoundError:
+        pass
+    except OSError as e:
+        raise KindnetError(folder, e.strerror, "cannot be removed", "Look what is in it.")
+
+
+def link_atomic(path: str, target: str) -> None:
+    """Make ``path`` a symbolic link to ``target``, in place of whatever file or link is there."""
+    temporary = temporary_name(path)
+    try:
+        make_folder(os.path.dirname(path))
+        remove(temporary)
+        os.symlink(target, temporary)
+        os.rename(temporary, path)
+        sync_folder(os.path.dirname(path))
+    except OSError as e:
+        raise KindnetError(path, e.strerror, "the link cannot be made", "Run as root on a writable file system.")
+
+
 def write_atomic(path: str, content: bytes, mode: int = 0o644) -> None:
     """Replace ``path`` by ``content`` so that a reader sees the old file or the new one, also after a power cut.
 
@@ -45,7 +144,7 @@ def write_atomic(path: str, content: bytes, mode: int = 0o644) -> None:
     folder = os.path.dirname(path)
     temporary = temporary_name(path)
     try:
-        os.makedirs(folder, 0o755, exist_ok=True)
+        make_folder(folder)
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             view = memoryview(content)

@@ -57,7 +57,7 @@ def line_of(change: Change) -> str:
     return "%s %s: %s -> %s (%s)" % (
         change.action,
         change.subject,
-        change.before or "absent",
-        change.after or "absent",
+        " ".join(change.before.split()) or "absent",
+        " ".join(change.after.split()) or "absent",
         change.reason,
     )
