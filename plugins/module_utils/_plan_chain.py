@@ -1,0 +1,258 @@
+# Copyright (c) 2026, the kindnet.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The masquerade chain and its jump, as kindnetd lays them: which rules are wanted, and what it takes to get there. Pure.
+
+A rule is handled as the text that ``iptables -S`` prints for it, less its ``-A CHAIN``, and compared token by token. A wrong
+chain is laid anew as a whole, since a rule appended to repair it would be dead behind MASQUERADE; a right one is
+not touched, so that its counters survive.
+"""
+
+from __future__ import annotations
+
+__metaclass__ = type
+
+import re
+from collections import namedtuple
+
+from ._plan import Change, Plan, Problem
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import List, NamedTuple, Optional, Sequence, Tuple
+
+    Tokens = Tuple[str, ...]
+
+    class Place(NamedTuple):
+        """One nat table."""
+
+        flavour: str  # "nft" or "legacy"
+        family: str  # "ipv4" or "ipv6"
+
+    class Found(NamedTuple):
+        """What a nat table holds of ours."""
+
+        rules: Optional[Tuple[str, ...]]  # of our chain; None when there is no such chain
+        postrouting: Tuple[str, ...] = ()  # every rule of POSTROUTING, since a jump is put back where it stood
+        references: Tuple[str, ...] = ()  # rules of further chains that lead to ours; looked for only where it is to go
+
+    class Edit(NamedTuple):
+        """One step of a transaction."""
+
+        verb: str  # "lay" (make or empty the chain, then fill it), "delete", "insert", "append" (one rule), "drop" (the chain)
+        chain: str
+        rules: Tuple[str, ...] = ()
+        position: int = 0  # of "insert", counted from 1
+
+    class Op(NamedTuple):
+        """What a change asks of the adapter. Edits of one place make one transaction, in the order of the plan."""
+
+        place: Place
+        edits: Tuple[Edit, ...]
+else:
+    Place = namedtuple("Place", "flavour family")
+    Found = namedtuple("Found", "rules postrouting references", defaults=((), ()))
+    Edit = namedtuple("Edit", "verb chain rules position", defaults=((), 0))
+    Op = namedtuple("Op", "place edits")
+
+FLAVOURS = ("nft", "legacy")
+FAMILIES = ("ipv4", "ipv6")
+POSTROUTING = "POSTROUTING"
+
+RETURN_COMMENT = "kind-masq-agent: local traffic is not subject to MASQUERADE"
+MASQUERADE_COMMENT = "kind-masq-agent: outbound traffic is subject to MASQUERADE (must be last in chain)"
+JUMP_COMMENT = "kind-masq-agent: ensure nat POSTROUTING directs all non-LOCAL destination traffic to our custom %s chain"
+MASQUERADE = '-m comment --comment "%s" -j MASQUERADE' % MASQUERADE_COMMENT
+
+# A comment may hold a line break, which iptables prints as it is, inside the quotes: lines end only outside of them. Otherwise
+# somebody's comment could pass for a rule.
+_LINE = re.compile(r'(?:[^"\n]+|"(?:[^"\\]|\\.)*")+', re.DOTALL)
+_TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"|(\S+)', re.DOTALL)
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+
+MOST_NAMED = 6  # faults and rules named in one message; the rest is counted
+
+
+def command(place: Place) -> str:
+    """The program of a place, which is also what an operator would type to look at it."""
+    return "%s-%s" % ("iptables" if place.family == "ipv4" else "ip6tables", place.flavour)
+
+
+def return_rule(cidr: str) -> str:
+    return '-d %s -m comment --comment "%s" -j RETURN' % (cidr, RETURN_COMMENT)
+
+
+def wanted_rules(cidrs: Sequence[str]) -> Tuple[str, ...]:
+    return tuple(return_rule(cidr) for cidr in cidrs) + (MASQUERADE,)
+
+
+def wanted_jump(chain: str) -> str:
+    return '-m addrtype ! --dst-type LOCAL -m comment --comment "%s" -j %s' % (JUMP_COMMENT % chain, chain)
+
+
+def family_of(cidr: str) -> str:
+    return "ipv6" if ":" in cidr else "ipv4"
+
+
+def split_lines(text: str) -> List[str]:
+    """The lines that ``iptables -S`` meant to print."""
+    return _LINE.findall(text)
+
+
+def tokens(rule: str) -> Tokens:
+    """The words of a rule, without the quotes and escapes that iptables puts around what has more than letters."""
+    return tuple(
+        _ESCAPE.sub(r"\1", match.group(1)) if match.group(1) is not None else match.group(2) for match in _TOKEN.finditer(rule)
+    )
+
+
+def leads_to(rule: str, chain: str) -> bool:
+    """Whether ``chain`` is where the rule jumps or goes to."""
+    if chain not in rule:
+        return False
+    words = tokens(rule)
+    # A comment "-j" is followed by another option, never by a chain's name, which cannot begin with a dash.
+    return any(words[i] in ("-j", "-g") and words[i + 1] == chain for i in range(len(words) - 1))
+
+
+def plan_chain(place: Place, chain: str, cidrs: Sequence[str], found: Found) -> Plan:
+    """What it takes for ``chain`` to spare ``cidrs`` from masquerading, last of all masquerade, and be entered by one jump."""
+    changes = []
+    wanted = wanted_rules(cidrs)
+    faults = chain_faults(wanted, found.rules)
+    if faults:
+        changes.append(
+            Change(
+                chain_subject(place, chain),
+                "add" if found.rules is None else "replace",
+                "" if found.rules is None else _listed(found.rules) or "empty",
+                _listed(wanted),
+                _named(faults),
+                Op(place, (Edit("lay", chain, wanted),)),
+            )
+        )
+    jump = _plan_jump(place, chain, found)
+    if jump:
+        changes.append(jump)
+    return Plan(tuple(changes))
+
+
+def plan_removal(place: Place, chain: str, found: Found, reason: str) -> Plan:
+    """What it takes for ``chain`` and every jump to it from POSTROUTING to be gone.
+
+    A chain that other rules lead to stays as it is, whole, and is a problem: those rules are not ours to delete.
+    """
+    if found.rules is None:
+        return Plan()
+    if found.references:
+        return Plan(problems=(Problem(chain_subject(place, chain), "%s. %s" % still_used(place, found)),))
+    changes = []
+    jumps = [rule for rule in found.postrouting if leads_to(rule, chain)]
+    if jumps:
+        deletions = tuple(Edit("delete", POSTROUTING, (rule,)) for rule in jumps)
+        changes.append(Change(jump_subject(place, chain), "remove", _listed(jumps), "", reason, Op(place, deletions)))
+    drop = Op(place, (Edit("drop", chain),))
+    changes.append(Change(chain_subject(place, chain), "remove", _listed(found.rules) or "empty", "", reason, drop))
+    return Plan(tuple(changes))
+
+
+def still_used(place: Place, found: Found) -> Tuple[str, str]:
+    """The problem and the remedy of a chain that has to go while rules which are not ours lead to it."""
+    return (
+        "is still in use by rules that are not ours: %s" % _named(["'%s'" % shown(rule) for rule in found.references]),
+        "Delete those with '%s -t nat -D ...' first; until then the chain stays as it is." % command(place),
+    )
+
+
+def chain_subject(place: Place, chain: str) -> str:
+    return "%s chain nat/%s" % (command(place), chain)
+
+
+def jump_subject(place: Place, chain: str) -> str:
+    return "%s jump nat/%s to %s" % (command(place), POSTROUTING, chain)
+
+
+def chain_faults(wanted: Sequence[str], found: Optional[Sequence[str]]) -> List[str]:
+    """What is wrong with a chain, fault by fault; empty exactly when it is the wanted one."""
+    if found is None:
+        return ["chain missing"]
+    have = [tokens(rule) for rule in found]
+    want = [tokens(rule) for rule in wanted]
+    if have == want:
+        return []
+    if not have:
+        return ["chain is empty"]
+    last = want[-1]
+    end = have.index(last) if last in have else len(have)
+    faults = []
+    for words, rule in zip(want, wanted):
+        count = have.count(words)
+        if not count:
+            faults.append("%s missing" % _name(rule))
+        elif count > 1:
+            faults.append("%s %s" % (_name(rule), "doubled" if count == 2 else "there %d times" % count))
+        if count and have.index(words) > end:
+            faults.append("%s is dead behind MASQUERADE" % _name(rule))
+    known = set(want)
+    for position, words in enumerate(have):
+        if words not in known:
+            what = "%s is not wanted" % _name(found[position])
+            faults.append(what + (", and dead behind MASQUERADE" if position > end else ""))
+    return faults or ["rules out of order"]
+
+
+def _plan_jump(place: Place, chain: str, found: Found) -> Optional[Change]:
+    wanted = wanted_jump(chain)
+    jumps = [(position, rule) for position, rule in enumerate(found.postrouting, 1) if leads_to(rule, chain)]
+    wrong = [rule for _unused, rule in jumps if tokens(rule) != tokens(wanted)]
+    if len(jumps) == 1 and not wrong:
+        return None  # wherever it stands: rules that others appended behind it later are none of our business
+    if not jumps:
+        edits: Tuple[Edit, ...] = (Edit("append", POSTROUTING, (wanted,)),)
+        reason = "jump missing"
+        before = ""
+    else:
+        # By their text and not by their number: somebody else's rule may have moved them since they were read.
+        edits = tuple(Edit("delete", POSTROUTING, (rule,)) for _unused, rule in jumps)
+        first = jumps[0][0]
+        if first > len(found.postrouting) - len(jumps):
+            edits += (Edit("append", POSTROUTING, (wanted,)),)
+        else:
+            edits += (Edit("insert", POSTROUTING, (wanted,), first),)
+        faults = ["rule '%s' is not the wanted jump" % shown(rule) for rule in wrong]
+        if len(jumps) > 1:
+            count = "jump doubled" if len(jumps) == 2 else "jump there %d times" % len(jumps)
+            faults.insert(0, "%s, as rules %s" % (count, _named([str(position) for position, _unused in jumps])))
+        reason = _named(faults)
+        before = _listed([rule for _unused, rule in jumps])
+    return Change(
+        jump_subject(place, chain), "replace" if jumps else "add", before, _listed([wanted]), reason, Op(place, edits)
+    )
+
+
+def shown(rule: str) -> str:
+    """A rule as a person reads it: without the comments that say whose it is, and on one line whatever it holds."""
+    text = rule
+    for comment in (RETURN_COMMENT, MASQUERADE_COMMENT):
+        text = text.replace('-m comment --comment "%s" ' % comment, "")
+    text = re.sub(r'-m comment --comment "%s" ' % re.escape(JUMP_COMMENT).replace("%s", r"\S+"), "", text)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text)
+
+
+def _name(rule: str) -> str:
+    words = tokens(rule)
+    if words == tokens(MASQUERADE):
+        return "MASQUERADE"
+    if len(words) > 1 and words[0] == "-d" and words == tokens(return_rule(words[1])):
+        return "RETURN for %s" % words[1]
+    return "rule '%s'" % shown(rule)
+
+
+def _named(items: Sequence[str]) -> str:
+    more = len(items) - MOST_NAMED
+    return ", ".join(items[:MOST_NAMED]) + (" and %d more" % more if more > 0 else "")
+
+
+def _listed(rules: Sequence[str]) -> str:
+    more = len(rules) - 4 * MOST_NAMED
+    return "; ".join(shown(rule) for rule in rules[: 4 * MOST_NAMED]) + ("; and %d more rules" % more if more > 0 else "")
