@@ -86,6 +86,8 @@ def missing_folders(folder: str) -> List[str]:
     """Those of ``folder`` and the folders above it that do not exist, the outermost first."""
     missing: List[str] = []
     while not os.path.isdir(folder):
+        if os.path.lexists(folder):
+            raise KindnetError(folder, "a file or a link that leads nowhere", "is no folder, and one is needed there", "Move it away.")
         missing.insert(0, folder)
         folder = os.path.dirname(folder)
     return missing

@@ -1,0 +1,237 @@
+# Copyright (c) 2026, the kindnet.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The concern "conflist": the CNI configuration by which the container runtime connects this node's pods.
+
+Its section of desired.json::
+
+    path          where the configuration is
+    conflist      what it says, with every MTU decided
+    mtu_auto      {"mtu": 1500, "interfaces": {"eth0": "172.18.0.3"}}: what auto decided, and a peer behind each interface it looked
+                  at; only if a plugin leaves its MTU to the node
+    former_paths  [[path, name]]: where earlier converges had put it, to be removed
+    made_folders  folders that were not there before the first converge
+"""
+
+from __future__ import annotations
+
+__metaclass__ = type
+
+import json
+import os
+
+from . import _files
+from ._conflist_data import fill_mtu, mtu_of, parse_conflist, parse_name, plugin_types, read_text, same, stores_of, wants_mtu
+from ._errors import KindnetError
+from ._plan import Problem
+from ._plan_conflist import MAKE_FOLDER, REMOVE, REMOVE_FOLDER, WRITE, Actual, is_others
+from ._plan_conflist import plan_conflist as plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, Optional, Tuple
+
+    from ._files import Found
+    from ._plan import Plan
+
+    Section = Dict[str, Any]
+
+__all__ = ["SECTION", "apply", "mtu_today", "plan", "read", "resolve"]
+
+SECTION = "conflist"
+
+
+def resolve(params: Dict[str, Any], recorded: Optional[Section]) -> Section:
+    """See :class:`_converge.Concern`."""
+    path = _parse_path(params["path"])
+    if params["state"] == "absent":
+        return _resolve_absent(path, parse_name(params["name"]), recorded)
+    conflist = _given(params.get("conflist"))
+    name = conflist["name"]
+    found = _files.look(path)
+    former = _former_paths(path, recorded)
+    if recorded is None or (recorded["path"] != path and path not in (p for p, _name in recorded["former_paths"])):
+        _refuse_others(path, name, found)
+    section: Section = {
+        "path": path,
+        "former_paths": former,
+        "made_folders": sorted(set((recorded or {}).get("made_folders", ())) | set(_files.missing_folders(os.path.dirname(path)))),
+    }
+    before = recorded["conflist"] if recorded else read_text(found.content) if found else None
+    if wants_mtu(conflist):
+        section["mtu_auto"] = _decide_mtu(_peers(params.get("peer_ips")), before, (recorded or {}).get("mtu_auto", {}).get("interfaces", {}))
+        conflist = fill_mtu(conflist, section["mtu_auto"]["mtu"])
+    section["conflist"] = conflist
+    if not params.get("force_pod_cidr_change"):
+        _refuse_lost_allocations(before, conflist)
+    from ._cni_plugins import check_plugins
+
+    check_plugins(plugin_types(conflist), conflist["cniVersion"], params["plugin_dirs"], bool(params.get("tools_predicted")))
+    return section
+
+
+def read(section: Section, recorded: Optional[Section]) -> Actual:
+    """See :class:`_converge.Concern`."""
+    if section.get("state") == "absent":
+        paths = [path for path, _name, _recorded in section["files"]]
+    else:
+        paths = [section["path"]] + [path for path, _name in section["former_paths"]]
+    files: Dict[str, Found] = {}
+    folders: Dict[str, Optional[Tuple[str, ...]]] = {}
+    for path in paths:
+        folder = os.path.dirname(path)
+        if folder not in folders:
+            folders[folder] = _files.names_in(folder)
+        for place in (path, _files.temporary_name(path)):
+            # The names are known by now; looking for what is not there would double the calls of a clean pass.
+            found = _files.look(place) if os.path.basename(place) in (folders[folder] or ()) else None
+            if found:
+                files[place] = found
+    for folder in section["made_folders"]:
+        if folder not in folders:
+            folders[folder] = _files.names_in(folder)
+    return Actual(files, folders)
+
+
+def apply(section: Section, plan: Plan) -> Tuple[Problem, ...]:
+    """See :class:`_converge.Concern`."""
+    failures: List[Problem] = []
+    for change in plan.changes:
+        what, place = change.op[:2]
+        try:
+            if what == WRITE:
+                _files.write_atomic(place, change.op[2].encode())
+            elif what == REMOVE:
+                _files.remove(place)
+            elif what == MAKE_FOLDER:
+                _files.make_folder(place)
+            elif what == REMOVE_FOLDER:
+                _files.remove_folder(place)
+        except KindnetError as e:
+            failures.append(Problem(change.subject, str(e)))
+    return tuple(failures)
+
+
+def mtu_today(section: Section) -> str:
+    """What ``mtu: auto`` would decide now, in a sentence; "" if that is what it decided, or nothing can be told."""
+    decided = section.get("mtu_auto")
+    if not decided or not decided["interfaces"]:
+        return ""
+    reached = _reached(list(decided["interfaces"].values()))
+    mtu = min((m for _peer, _interface, m in reached), default=None)
+    if mtu is None or mtu == decided["mtu"]:
+        return ""
+    return "mtu auto: %d was decided at converge; it would be %d today, that of %s." % (
+        decided["mtu"],
+        mtu,
+        ", ".join(sorted({i for _peer, i, m in reached if m == mtu})),
+    )
+
+
+def _resolve_absent(path: str, name: str, recorded: Optional[Section]) -> Section:
+    files: List[List[Any]] = []
+    if recorded:
+        files = [[recorded["path"], recorded["conflist"]["name"], True]] + [[p, n, True] for p, n in recorded["former_paths"]]
+    if path not in (f[0] for f in files):
+        files.append([path, name, False])
+    return {"state": "absent", "files": files, "made_folders": (recorded or {}).get("made_folders", [])}
+
+
+def _parse_path(path: Any) -> str:
+    if not isinstance(path, str) or not path.startswith("/") or os.path.normpath(path) != path or not path.isprintable():
+        raise KindnetError("path", ascii(path), "is not a plain absolute path", "Give one such as /etc/cni/net.d/10-kindnet.conflist.")
+    if not path.endswith(".conflist"):
+        raise KindnetError("path", path, "does not end in .conflist, so no container runtime would load it as a list", "Name it so.")
+    return path
+
+
+def _given(conflist: Any) -> Dict[str, Any]:
+    if isinstance(conflist, str):
+        try:
+            conflist = json.loads(conflist)
+        except ValueError as e:
+            raise KindnetError("conflist", ascii(conflist[:60]), "is not JSON (%s)" % e, "Give a mapping, or the same as one JSON string.")
+    if conflist is None:
+        raise KindnetError("conflist", "none", "is missing", "Run this module through Ansible, whose action plugin renders it from a template.")
+    return parse_conflist("conflist", conflist)
+
+
+def _former_paths(path: str, recorded: Optional[Section]) -> List[List[str]]:
+    """Kept for good: the pass after a killed run, too, removes what an earlier converge had put elsewhere."""
+    if not recorded:
+        return []
+    former = [[recorded["path"], recorded["conflist"]["name"]]] + recorded["former_paths"]
+    return sorted([p, n] for p, n in former if p != path)
+
+
+def _refuse_others(path: str, name: str, found: Optional[Found]) -> None:
+    if is_others(found, name):
+        other = (read_text(found.content) or {}).get("name") if found else None
+        raise KindnetError(
+            "path",
+            path,
+            "holds the configuration of another network, %s, which nobody recorded as ours" % ascii(other),
+            "Move it away, or give another path, or set name to that network's.",
+        )
+
+
+def _peers(peer_ips: Any) -> List[str]:
+    from ._node_table import as_list, parse_address
+
+    if isinstance(peer_ips, str) and peer_ips.lstrip().startswith("["):
+        try:
+            peer_ips = json.loads(peer_ips)
+        except ValueError as e:
+            raise KindnetError("peer_ips", ascii(peer_ips[:60]), "is not JSON (%s)" % e, "Give a list of addresses, or the same as one JSON string.")
+    return [parse_address("peer_ips", ip).text for ip in as_list("peer_ips", peer_ips)]
+
+
+def _decide_mtu(peers: List[str], before: Optional[Dict[str, Any]], known: Dict[str, str]) -> Dict[str, Any]:
+    """The smallest MTU of the interfaces that reach the peers; with none to reach, what the file says stays.
+
+    One peer stands for each interface, and stays it while it can: a member that comes or goes elsewhere is no change here.
+    """
+    reached = _reached(peers)
+    interfaces: Dict[str, str] = {}
+    for peer, interface, _mtu in reached:
+        if interface not in interfaces or known.get(interface) == peer:
+            interfaces[interface] = peer
+    mtu = min((m for _peer, _interface, m in reached), default=None)
+    return {"mtu": mtu_of(before) if mtu is None else mtu, "interfaces": interfaces}
+
+
+def _reached(peers: List[str]) -> List[Tuple[str, str, int]]:
+    from ._links import RouteLookup
+
+    if not peers:
+        return []
+    with RouteLookup() as lookup:
+        found = [(peer, lookup.interface_to(peer)) for peer in peers]
+    return [(peer, link[0], link[1]) for peer, link in found if link]
+
+
+def _refuse_lost_allocations(before: Optional[Dict[str, Any]], conflist: Dict[str, Any]) -> None:
+    """Pods keep their addresses when the file changes. Raise if that leaves live ones outside of what host-local then knows."""
+    old, new = stores_of(before), stores_of(conflist)
+    if same(old, new):
+        return
+    from ._node_table import parse_address, parse_cidr, shorten
+
+    lost: List[str] = []
+    for store in sorted(set(old) | set(new)):
+        ranges = [parse_cidr("conflist", subnet) for subnet in new.get(store, ())]
+        for name in sorted(_files.names_in(store) or ()):
+            try:
+                ip = parse_address(store, name)
+            except KindnetError:  # lock, last_reserved_ip.0
+                continue
+            if not any(r.family == ip.family and r.first <= ip.first <= r.last for r in ranges):
+                holder = (_files.read_bytes(os.path.join(store, name)) or b"").decode("utf-8", "replace").split()
+                lost.append("%s (%s)" % (ip.text, ascii(holder[0])[1:-1] if holder else "unknown container"))
+    if lost:
+        raise KindnetError(
+            "pod_cidrs",
+            "%s" % (", ".join(s for subnets in new.values() for s in subnets) or "none"),
+            "%d live allocations of host-local would be outside: %s" % (len(lost), shorten(lost)),
+            "Remove these pods first, or set force_pod_cidr_change: they keep their addresses, and peers send those to another place.",
+        )

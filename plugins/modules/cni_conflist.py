@@ -1,0 +1,245 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the kindnet.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The CNI configuration of a node, kept as data."""
+
+from __future__ import annotations
+
+__metaclass__ = type
+
+DOCUMENTATION = r"""
+module: cni_conflist
+short_description: Keep the CNI configuration that gives a node's pods their network
+version_added: "0.1.0"
+description:
+  - Writes the CNI network configuration list by which a container runtime gives each pod an address of this node's pod CIDR and
+    a default route over the node, as kindnetd does in C(/etc/cni/net.d/10-kindnet.conflist).
+  - The configuration is rendered from a Jinja2 template on the controller, and parsed and checked there. What renders to
+    something else than a conflist is an error that names host, template and place, and nothing is sent.
+  - The file is compared as data and replaced whole. A reader sees the old file or the new one, never half of one.
+  - Every plugin that the configuration names, and C(loopback), is looked for in O(plugin_dirs), executed, and must speak the
+    configuration's version of CNI.
+  - kindnetd writes an empty subnet when a node has no pod CIDR, knows no MTU but that of C(eth0), and does not repair the file. This module
+    refuses, asks the kernel which interface reaches the peers, and records what it wrote so that C(kindnet-reconcile) repairs it.
+options:
+  pod_cidrs:
+    description:
+      - Pod CIDRs of this node, one, or one of each family. The order is that of the ranges and of a pod's addresses.
+      - Networks in CIDR notation. Host bits are refused.
+      - Required unless O(conflist) is given or O(state=absent).
+    type: list
+    elements: str
+  mtu:
+    description:
+      - MTU of pod interfaces in bytes.
+      - V(auto) takes the smallest MTU of the interfaces over which O(peer_ips) are reached. With no peer to reach, the value that the
+        file has stays, and with none it is left out.
+      - V(auto) is decided when this module runs and recorded; a pass of C(kindnet-reconcile) only reports that it would decide otherwise.
+      - Left out, the configuration has no MTU and the kernel's default applies.
+    type: raw
+  peer_ips:
+    description:
+      - Addresses of the other nodes, as a list or as one JSON string. Only O(mtu=auto) looks at them.
+    type: raw
+  template:
+    description:
+      - Template on the controller; relative names are searched for as M(ansible.builtin.template) does.
+      - It is given C(pod_cidrs), C(families) (V(ipv4), V(ipv6)), C(routes) and C(ranges) in the form that host-local takes,
+        C(mtu) (a number, V(auto), or null), C(name), C(cni_version), and every variable of the host.
+      - An MTU of null is left out of the file, and V(auto) is filled in on the node.
+      - The default is the collection's C(templates/10-kindnet.conflist.j2).
+    type: str
+  conflist:
+    description:
+      - The configuration itself, as a dictionary or as one JSON string. The action plugin of this module renders it from O(template).
+      - May be given instead of O(template) and O(pod_cidrs).
+    type: raw
+  path:
+    description: The file. Container runtimes take the first of its folder by name.
+    type: str
+    default: /etc/cni/net.d/10-kindnet.conflist
+  name:
+    description:
+      - Name of the network. A file at O(path) that nobody recorded and that configures a network of another name is left
+        alone, and an error.
+    type: str
+    default: kindnet
+  cni_version:
+    description: Version of the CNI specification that the configuration follows.
+    type: str
+    default: 0.3.1
+  plugin_dirs:
+    description: Folders in which the plugins are looked for, the first that has one wins.
+    type: list
+    elements: str
+    default:
+      - /opt/cni/bin
+      - /usr/lib/cni
+      - /usr/libexec/cni
+  force_pod_cidr_change:
+    description:
+      - Change pod CIDR or data folder although host-local has live allocations that would then lie outside. These pods keep their
+        addresses and lose their network.
+    type: bool
+    default: false
+extends_documentation_fragment:
+  - kindnet.host.desired
+  - kindnet.host.desired.tools
+attributes:
+  check_mode:
+    support: full
+    description: Predicts exactly what a real run changes, and executes the plugins only to ask for their versions.
+  diff_mode:
+    support: full
+    description: Shows the file before and after, as indented JSON.
+  idempotent:
+    support: full
+    description: Compares data, so order of keys and white space do not matter. A file that is right is not written.
+seealso:
+  - module: kindnet.host.cni_plugin_links
+  - name: host-local
+    description: The plugin that allocates addresses, and its configuration.
+    link: https://www.cni.dev/plugins/current/ipam/host-local/
+author:
+  - the kindnet.host authors (@kindnet-host)
+"""
+
+EXAMPLES = r"""
+- name: Connect pods as kindnetd does
+  kindnet.host.cni_conflist:
+    pod_cidrs: [10.244.1.0/24]
+    mtu: auto
+    peer_ips: [172.18.0.2, 172.18.0.4]
+
+- name: Dual-stack, with a template of one's own
+  kindnet.host.cni_conflist:
+    pod_cidrs: [10.244.1.0/24, "fd00:10:244:1::/64"]
+    template: conflist.j2
+    mtu: 1450
+
+- name: Take it out again
+  kindnet.host.cni_conflist:
+    state: absent
+"""
+
+RETURN = r"""
+file:
+  description: The file.
+  returned: success and O(state=present)
+  type: str
+  sample: /etc/cni/net.d/10-kindnet.conflist
+conflist:
+  description: The configuration as it is in the file.
+  returned: success and O(state=present)
+  type: dict
+  sample:
+    cniVersion: 0.3.1
+    name: kindnet
+    plugins:
+      - type: ptp
+        ipMasq: false
+        ipam:
+          type: host-local
+          dataDir: /run/cni-ipam-state
+          routes: [{dst: 0.0.0.0/0}]
+          ranges: [[{subnet: 10.244.1.0/24}]]
+        mtu: 1500
+      - type: portmap
+        capabilities: {portMappings: true}
+mtu_interfaces:
+  description: The interfaces whose MTU counted, each with a peer that is reached over it. Empty unless the node had to decide.
+  returned: success and O(state=present)
+  type: dict
+  sample: {eth0: 172.18.0.2}
+changes:
+  description: What was changed, or would be in check mode.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    subject:
+      description: What is changed.
+      type: str
+      sample: file /etc/cni/net.d/10-kindnet.conflist
+    action:
+      description: V(add), V(replace) or V(remove).
+      type: str
+      sample: replace
+    reason:
+      description: Why.
+      type: str
+      sample: it is damaged
+problems:
+  description: What is wanted and not so. The module fails if there is one, after everything else was changed.
+  returned: always
+  type: list
+  elements: dict
+notes:
+  description: What is worth knowing, such as a configuration that a runtime would take instead of this one.
+  returned: success
+  type: list
+  elements: str
+host:
+  description: Name of the host, as it calls itself.
+  returned: on bad input
+  type: str
+field:
+  description: The option, file or plugin that is wrong.
+  returned: on bad input
+  type: str
+remedy:
+  description: What to do.
+  returned: on bad input
+  type: str
+"""
+
+from typing import TYPE_CHECKING
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.kindnet.host.plugins.module_utils import _conflist
+from ansible_collections.kindnet.host.plugins.module_utils._converge import is_absent
+from ansible_collections.kindnet.host.plugins.module_utils._module import COMMON_OPTIONS, run
+
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def result_of(outcome: Any) -> dict[str, Any]:
+    section = outcome.section
+    if is_absent(section):
+        return {}
+    return {
+        "file": section["path"],  # a result of the name "path" would grow attributes of the file in real runs only
+        "conflist": section["conflist"],
+        "mtu_interfaces": section.get("mtu_auto", {}).get("interfaces", {}),
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=dict(
+            COMMON_OPTIONS,
+            pod_cidrs={"type": "list", "elements": "str"},
+            mtu={"type": "raw"},
+            peer_ips={"type": "raw"},
+            template={"type": "str"},
+            conflist={"type": "raw"},
+            path={"type": "str", "default": "/etc/cni/net.d/10-kindnet.conflist"},
+            name={"type": "str", "default": "kindnet"},
+            cni_version={"type": "str", "default": "0.3.1"},
+            plugin_dirs={"type": "list", "elements": "str", "default": ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"]},
+            force_pod_cidr_change={"type": "bool", "default": False},
+            tools_predicted={"type": "bool", "default": False},
+        ),
+        mutually_exclusive=[("template", "conflist")],
+        supports_check_mode=True,
+    )
+    # A real run needs the plugins for real.
+    module.params["tools_predicted"] = module.params["tools_predicted"] and module.check_mode
+    run(module, _conflist, result_of)
+
+
+if __name__ == "__main__":
+    main()
