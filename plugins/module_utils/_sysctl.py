@@ -1,0 +1,240 @@
+# Copyright (c) 2026, the kindnet.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The concern "sysctl": kernel settings that routing between pods needs, live and over a reboot.
+
+Its section of desired.json::
+
+    sysctls   [["net/ipv4/ip_forward", "1"], ...]: in the order in which they are set
+
+kindnetd relies on kind's node image for forwarding and never looks again.
+"""
+
+from __future__ import annotations
+
+__metaclass__ = type
+
+import re
+from collections import namedtuple
+
+from . import _before, _files
+from ._errors import KindnetError
+from ._plan import Change, Plan, Problem
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+    Section = Dict[str, Any]
+
+    class Actual(NamedTuple):
+        values: Dict[str, Optional[str]]  # by key; None: the kernel does not know it
+        file: Optional[str]
+        before: Optional[Dict[str, _before.Entry]]  # prior values; None in a pass, which leaves them alone
+else:
+    Actual = namedtuple("Actual", "values file before")
+
+__all__ = ["SECTION", "apply", "plan", "read", "resolve"]
+
+SECTION = "sysctl"
+# Of all files in sysctl.d/ the last one by name wins.
+FILE = "/etc/sysctl.d/zz-kindnet.conf"
+HEAD = "# Written by kindnet.host, which also restores it. Undo: playbooks/teardown.yml.\n"
+PROC = "/proc/sys/"
+
+FORWARDING_6 = "net/ipv6/conf/all/forwarding"
+IPV6_ROUTES = "/proc/net/ipv6_route"
+RTF_DEFAULT, RTF_ADDRCONF = 0x00010000, 0x00040000  # linux/ipv6_route.h
+
+SET, WRITE, REMOVE, REMEMBER, FORGET = "set", "write", "remove", "remember", "forget"
+
+
+def resolve(params: Dict[str, Any], recorded: Optional[Section]) -> Section:
+    """See :class:`_converge.Concern`."""
+    if params["state"] == "absent":
+        return {"state": "absent"}
+    wanted: Dict[str, str] = {}
+    for key, value in (params.get("sysctls") or {}).items():
+        path = parse_key(key)
+        if path in wanted:
+            raise KindnetError("sysctls", key, "is given twice", "Write each key once.")
+        wanted[path] = parse_value(key, value)
+    if not wanted:
+        raise KindnetError("sysctls", "{}", "names no setting", "Give at least one, such as net.ipv4.ip_forward: 1, or state: absent.")
+    sysctls = list(wanted.items())
+    if wanted.get(FORWARDING_6, "0") != "0" and params.get("keep_ra_routes", True):
+        sysctls = [(k, v) for k, v in _router_advertisements(recorded) if k not in wanted] + sysctls
+    return {"sysctls": [list(pair) for pair in sysctls]}
+
+
+def read(section: Section, recorded: Optional[Section]) -> Actual:
+    """See :class:`_converge.Concern`."""
+    before = None if recorded is None else _before.load(SECTION)
+    keys = [key for key, _value in section.get("sysctls", ())] or list(before or ())
+    content = _files.read_bytes(FILE)
+    return Actual({key: live(key) for key in keys}, None if content is None else content.decode("utf-8", "replace"), before)
+
+
+def plan(section: Section, actual: Actual) -> Plan:
+    """See :class:`_converge.Concern`."""
+    if section.get("state") == "absent":
+        return _plan_absent(actual)
+    changes: List[Change] = []
+    problems: List[Problem] = []
+    notes: List[str] = []
+    wanted = {key: value for key, value in section["sysctls"]}
+    if actual.before is not None:
+        entries = _before.merged(actual.before, actual.values, wanted)
+        if entries != actual.before:
+            changes.append(_remember(actual.before, entries))
+        left = sorted(set(actual.before) - set(wanted))
+        if left:
+            notes.append("%s: no longer wanted, left as it is; teardown brings the prior value back" % ", ".join(dotted(k) for k in left))
+    text = file_text(section["sysctls"])
+    if actual.file != text:
+        reason = "settings survive a reboot"
+        changes.append(Change(FILE, "add" if actual.file is None else "replace", actual.file or "", text, reason, (WRITE, text)))
+    for key, value in section["sysctls"]:
+        now = actual.values[key]
+        if now is None:
+            # What belongs to an interface goes and comes back with it; systemd-udevd then applies the file.
+            if not of_interface(key):
+                problems.append(Problem("sysctl " + dotted(key), "this kernel does not know it; is the module or protocol turned off?"))
+        elif now != value:
+            changes.append(Change("sysctl " + dotted(key), "replace", now, value, "routing between pods needs it", (SET, key, value)))
+    return Plan(tuple(changes), tuple(problems), tuple(notes))
+
+
+def apply(section: Section, plan: Plan) -> Tuple[Problem, ...]:
+    """See :class:`_converge.Concern`."""
+    failures: List[Problem] = []
+    for change in plan.changes:
+        what, argument = change.op[:2]
+        try:
+            if what == REMEMBER:
+                # Nothing is changed whose prior value could not be kept.
+                _before.remember(SECTION, argument)
+            elif what == WRITE:
+                _files.write_atomic(FILE, argument.encode())
+            elif what == SET:
+                set_live(argument, change.op[2])
+            elif what == REMOVE:
+                _files.remove(argument)
+            elif what == FORGET and not failures:
+                _before.forget(SECTION, argument)
+        except KindnetError as e:
+            failures.append(Problem(change.subject, str(e)))
+            if what == REMEMBER:
+                break
+    return tuple(failures)
+
+
+def parse_key(key: Any) -> str:
+    """The path below /proc/sys of a key in either notation of sysctl.d: net.ipv4.ip_forward, net/ipv6/conf/eth0.7/accept_ra."""
+    text = key if isinstance(key, str) else repr(key)
+    first = re.search(r"[./]", text)
+    # As systemd-sysctl has it: after a first dot, dots separate and slashes are dots of a name.
+    path = text.translate({ord("."): "/", ord("/"): "."}) if first and first.group() == "." else text
+    parts = path.split("/")
+    if len(parts) < 3 or parts[0] != "net" or not all(re.match(r"[A-Za-z0-9_@:.+-]+\Z", p) and p.strip(".") for p in parts):
+        raise KindnetError("sysctls", text[:80], "is not a network setting", "Write a key below net, such as net.ipv4.ip_forward.")
+    return path
+
+
+def parse_value(key: str, value: Any) -> str:
+    """One line of text, with blanks as the kernel's own output has them after :func:`live`."""
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or "\n" in str(value).strip() or not str(value).split():
+        raise KindnetError("sysctls", "%s: %r" % (key, value), "is not a value", "Write a number, or one line of text.")
+    return " ".join(str(value).split())
+
+
+def dotted(path: str) -> str:
+    """The usual notation of a key."""
+    return path.translate({ord("."): "/", ord("/"): "."})
+
+
+def of_interface(path: str) -> bool:
+    """True of a setting that exists as long as its interface does."""
+    return bool(re.match(r"net/ipv[46]/(conf|neigh)/(?!(all|default)/)", path))
+
+
+def file_text(sysctls: Any) -> str:
+    return HEAD + "".join("%s = %s\n" % (dotted(key), value) for key, value in sysctls)
+
+
+def live(path: str) -> Optional[str]:
+    """The kernel's value; None if it has no such setting."""
+    try:
+        with open(PROC + path, "rb") as f:
+            return " ".join(f.read().decode().split())
+    except FileNotFoundError:
+        return None
+    except OSError as e:
+        raise KindnetError("sysctl " + dotted(path), e.strerror, "cannot be read", "Run as root.")
+
+
+def set_live(path: str, value: str) -> None:
+    try:
+        with open(PROC + path, "wb", buffering=0) as f:
+            f.write(value.encode())
+    except FileNotFoundError:
+        raise KindnetError("sysctl " + dotted(path), value, "is gone, this kernel no longer knows it", "Look what became of its interface or module.")
+    except OSError as e:
+        raise KindnetError(
+            "sysctl " + dotted(path), value, "cannot be set (%s)" % e.strerror, "Run as root; in a container /proc/sys must be writable."
+        )
+
+
+def _plan_absent(actual: Actual) -> Plan:
+    changes: List[Change] = []
+    notes: List[str] = []
+    before = actual.before or {}
+    # Forwarding came last and goes first, so that accept_ra is never what it was while the host still forwards.
+    for key in sorted(before, key=lambda k: (k.endswith("/accept_ra"), k)):
+        prior, ours, now = before[key]["before"], before[key]["ours"], actual.values.get(key)
+        if now is not None and now == ours and prior != ours:
+            changes.append(Change("sysctl " + dotted(key), "replace", now, prior, "as it was before", (SET, key, prior)))
+        elif now is not None and now not in (ours, prior):
+            notes.append("%s: is %s and not ours (%s), left as it is" % (dotted(key), now, ours))
+    if actual.file is not None:
+        changes.append(Change(FILE, "remove", actual.file, "", "no setting of ours is left", (REMOVE, FILE)))
+    if before:
+        changes.append(Change(_before.FILE, "remove", _entries_text(before), "", "prior values are back", (FORGET, sorted(before))))
+    return Plan(tuple(changes), (), tuple(notes))
+
+
+def _remember(recorded: Dict[str, _before.Entry], entries: Dict[str, _before.Entry]) -> Change:
+    return Change(
+        _before.FILE,
+        "replace" if recorded else "add",
+        _entries_text(recorded),
+        _entries_text(entries),
+        "teardown brings prior values back",
+        (REMEMBER, entries),
+    )
+
+
+def _entries_text(entries: Dict[str, _before.Entry]) -> str:
+    return ", ".join("%s was %s" % (dotted(k), entries[k]["before"]) for k in sorted(entries))
+
+
+def _router_advertisements(recorded: Optional[Section]) -> List[Tuple[str, str]]:
+    """accept_ra=2 for each interface that has a default route by router advertisement: a host that forwards drops it otherwise.
+
+    For these interfaces alone. On a pod's veth, or as the default of new ones, it would let a pod give the host a default route.
+    """
+    keys = {key for key, value in (recorded or {}).get("sysctls", ()) if key.endswith("/accept_ra") and value == "2"}
+    try:
+        with open(IPV6_ROUTES) as f:
+            routes = [line.split() for line in f]
+    except FileNotFoundError:  # no IPv6 at all
+        routes = []
+    except OSError as e:
+        raise KindnetError(IPV6_ROUTES, e.strerror, "cannot be read", "Run as root.")
+    for route in routes:
+        if len(route) == 10 and route[1] == "00" and int(route[8], 16) & RTF_DEFAULT and int(route[8], 16) & RTF_ADDRCONF:
+            key = "net/ipv6/conf/%s/accept_ra" % route[9]
+            # 0: somebody in user space, such as systemd-networkd, keeps the route, whether the host forwards or not.
+            if live(key) == "1":
+                keys.add(key)
+    return [(key, "2") for key in sorted(keys)]
