@@ -1,0 +1,100 @@
+# Copyright (c) 2026, the kindnet.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""pyroute2, which changes routes: where it is, whether it is new enough, and what to do when it is not.
+
+Nothing here is imported, and no site-packages are looked through, before something must be changed.
+"""
+
+from __future__ import annotations
+
+__metaclass__ = type
+
+import os
+import sys
+from collections import namedtuple
+
+from ._errors import KindnetError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import List
+
+# What is used of it.
+Pyroute2 = namedtuple("Pyroute2", "IPRoute NetlinkError")
+
+MINIMUM = (0, 7)
+# Where the role unpacks its pinned wheel if the distribution has none, or an older one. It comes first.
+FOLDER = "/usr/local/lib/kindnet/pyroute2"
+
+REMEDY = (
+    "Install it on the host (Debian, Ubuntu and RHEL: python3-pyroute2), or run the role kindnet.host.prerequisites, "
+    "which brings one along where the distribution has none"
+)
+
+
+def trouble() -> str:
+    """Why pyroute2 cannot be used, as half a sentence; "" if it can. Looks, and does not import it."""
+    import importlib.metadata
+    import importlib.util
+
+    _extend_path()
+    if importlib.util.find_spec("pyroute2") is None:
+        return "is not installed for %s" % sys.executable
+    try:
+        version = importlib.metadata.version("pyroute2")
+    except importlib.metadata.PackageNotFoundError:
+        return ""  # a copy without metadata says its version only when it is imported
+    return _age(version)
+
+
+def require() -> None:
+    """Raise :class:`KindnetError` if pyroute2 cannot be used."""
+    problem = trouble()
+    if problem:
+        raise _error(problem)
+
+
+def load() -> Pyroute2:
+    """Import it.
+
+    Errors: :class:`KindnetError` if it is missing, too old or broken.
+    """
+    _extend_path()
+    try:
+        import pyroute2
+        from pyroute2.netlink.exceptions import NetlinkError
+    except ImportError as e:
+        raise _error("cannot be imported by %s (%s)" % (sys.executable, e))
+    problem = _age(str(getattr(pyroute2, "__version__", "")))
+    if problem:
+        raise _error(problem)
+
+    return Pyroute2(pyroute2.IPRoute, NetlinkError)
+
+
+def _age(version: str) -> str:
+    numbers: List[int] = []
+    for part in version.split(".")[:2]:
+        if not part.isdigit():
+            return ""  # a build of somebody's own
+        numbers.append(int(part))
+    if tuple(numbers) >= MINIMUM or not numbers:
+        return ""
+    return "is of version %s, and at least %d.%d is needed" % ((version,) + MINIMUM)
+
+
+def _error(problem: str) -> KindnetError:
+    return KindnetError("pyroute2", "python module", problem, REMEDY + ".")
+
+
+def _extend_path() -> None:
+    if os.path.isdir(FOLDER) and FOLDER not in sys.path:
+        sys.path.insert(0, FOLDER)
+    if sys.flags.no_site:
+        # The pass starts with -S, which saves it half of its time; what it leaves out is made up for here.
+        import site
+
+        for folder in site.getsitepackages():
+            if folder not in sys.path and os.path.isdir(folder):
+                site.addsitedir(folder)

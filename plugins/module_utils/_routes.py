@@ -1,0 +1,216 @@
+# Copyright (c) 2026, the kindnet.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The concern ``routes``: one route for each pod CIDR of each peer."""
+
+from __future__ import annotations
+
+__metaclass__ = type
+
+import errno
+import os
+
+from . import _netlink, _plan_routes
+from ._converge import is_absent
+from ._errors import KindnetError
+from ._plan import Problem
+from ._plan_routes import AF_INET, AF_INET6, BOOT, DEAD, DEFAULT_TABLE, LINKDOWN, LOCAL_TABLE, MAIN_TABLE, Live, plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, Optional, Set, Tuple
+
+    from ._converge import Outcome
+    from ._plan import Change, Plan
+
+    Section = Dict[str, Any]
+
+SECTION = "routes"
+FAMILIES = (AF_INET, AF_INET6)
+CAP_NET_ADMIN = 12
+
+__all__ = ["SECTION", "apply", "plan", "read", "resolve", "result"]
+
+
+def resolve(params: Dict[str, Any], recorded: Optional[Section]) -> Section:
+    """Parameters of ``kindnet_route`` to a section. Refuses to lose many peers at once, and what a real run would fail for."""
+    protocol, table = parse_protocol(params["protocol"]), parse_table(params["table"])
+    _require_permission()
+    if params["state"] == "absent":
+        if recorded is not None and params["persist"]:
+            # What was recorded is what is there, whatever the options say today.
+            protocol, table = recorded["protocol"], recorded["table"]
+        section: Section = {"state": "absent", "protocol": protocol, "table": table}
+    else:
+        if recorded is not None and (recorded["protocol"], recorded["table"]) != (protocol, table):
+            if params["persist"]:
+                raise KindnetError(
+                    "table, protocol",
+                    "%d, %d" % (table, protocol),
+                    "this host's routes are recorded in table %d with protocol %d" % (recorded["table"], recorded["protocol"]),
+                    "Take those out first with state=absent, then converge anew.",
+                )
+            recorded = None
+        section = _section(params, protocol, table)
+        if not params["force_removals"]:
+            _guard(params, section, recorded)
+    if not params["tools_predicted"]:
+        _require_pyroute2(section)
+    return section
+
+
+def read(section: Section, recorded: Optional[Section]) -> Live:
+    """The routes of ours, and in a converge, or if they are not as wanted, all that have a part in the plan.
+
+    A pass that finds its routes as wanted reads nothing else, so its cost does not depend on what else the host routes.
+    """
+    protocol, table = section["protocol"], section["table"]
+    own = tuple(r for family in FAMILIES for r in _netlink.dump(family, table, protocol))
+    if is_absent(section):
+        return Live(own, None, _netlink.link_names() if own else {})
+    if recorded is None and _plan_routes.is_as_wanted(section, own):
+        boot = (r for family in FAMILIES for r in _netlink.dump(family, table, BOOT)) if section.get("takeover") else ()
+        if not _plan_routes.could_be_taken_over(section, boot):
+            return Live(own, None, _netlink.link_names() if any(r.flags & (DEAD | LINKDOWN) for r in own) else {})
+    relevant = _plan_routes.relevance(section)
+    tables = sorted({table, MAIN_TABLE, LOCAL_TABLE, DEFAULT_TABLE})
+    # The walk of an IPv6 table starts again where it changes, and may tell a route twice.
+    everything = tuple(dict.fromkeys(r for family in FAMILIES for t in tables for r in _netlink.dump(family, t, 0, relevant)))
+    own = tuple(r for r in everything if r.table == table and r.protocol == protocol)
+    return Live(own, everything, _netlink.link_names())
+
+
+def apply(section: Section, plan: Plan) -> Tuple[Problem, ...]:
+    """Make the changes one by one. One that fails is reported and costs no other peer anything."""
+    problems: List[Problem] = []
+    failed: Set[str] = set()
+    if not plan.changes:
+        return ()
+    with _netlink.Writer() as writer:
+        make = {"add": writer.add, "replace": writer.replace, "remove": writer.remove}
+        for change in plan.changes:
+            if change.op.after in failed:
+                message = "stays for now, because the route that takes its place could not be made"
+            else:
+                message = _failure(change, make[change.action](change.op.route))
+            if message:
+                failed.add(change.subject)
+                problems.append(Problem(change.subject, "peer %s: %s" % (change.op.node, message) if change.op.node else message))
+    return tuple(problems)
+
+
+def result(outcome: Outcome) -> Dict[str, Any]:
+    """What the module returns beside the values that every module has."""
+    failures = {p.subject: p.message for p in outcome.failures}
+    routes = [
+        {
+            "dst": v.dst,
+            "next_hop": v.next_hop,
+            "node": v.node,
+            "action": "fail" if v.subject in failures else v.action,
+            "reason": failures.get(v.subject, v.reason),
+        }
+        for v in outcome.plan.details["routes"]
+    ]
+    return {"routes": routes, "unchanged": outcome.plan.details["unchanged"]}
+
+
+def parse_protocol(value: Any) -> int:
+    """A route protocol number that marks routes as ours and nobody else's."""
+    if not 5 <= int(value) <= 255 or int(value) in _plan_routes.PROTOCOLS:
+        taken = ", ".join("%d %s" % item for item in sorted(_plan_routes.PROTOCOLS.items()))
+        raise KindnetError(
+            "protocol", value, "cannot mark routes as those of this collection", "Use a number from 5 to 255 that nobody has; taken are %s." % taken
+        )
+    return int(value)
+
+
+def parse_table(value: Any) -> int:
+    """``main``, or the number of a table."""
+    text = str(value).strip()
+    if text == "main":
+        return MAIN_TABLE
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and 0 < int(text) < 1 << 32):
+        raise KindnetError("table", value, "is not a routing table", "Write main, or a number from 1 to 4294967295; names of rt_tables are not looked up.")
+    if int(text) == LOCAL_TABLE:
+        raise KindnetError("table", value, "is the kernel's own table of local addresses", "Use main, or a table that holds routes to others.")
+    return int(text)
+
+
+def _section(params: Dict[str, Any], protocol: int, table: int) -> Section:
+    from ._node_table import find_node, parse_cidrs, parse_nodes  # converge only
+
+    clusters = parse_cidrs("cluster_cidrs", params["cluster_cidrs"] or [])
+    nodes = parse_nodes(params["nodes"], clusters)
+    find_node(nodes, params["node_name"])
+    peers = _plan_routes.peers_of(nodes, params["node_name"])
+    section: Section = {"protocol": protocol, "table": table, "node_name": params["node_name"], "peers": peers}
+    if params["takeover"]:
+        section["takeover"] = True
+        section["cluster_cidrs"] = list(clusters)
+        next_hops = {hop for _node, _cidr, hop in peers}
+        # kindnetd's next hop is any of a peer's addresses.
+        section["known_addresses"] = sorted(ip for n in nodes if n.name != params["node_name"] for ip in n.node_ips if ip not in next_hops)
+    return section
+
+
+def _guard(params: Dict[str, Any], section: Section, recorded: Optional[Section]) -> None:
+    own = [r for family in FAMILIES for r in _netlink.dump(family, section["table"], section["protocol"])]
+    lost, allowed, all_of_them = _plan_routes.removal_guard((recorded or {}).get("peers", ()), section["peers"], own, params["max_removals"])
+    if not all_of_them and len(lost) <= allowed:
+        return
+    raise KindnetError(
+        "nodes",
+        "%d peers" % len({name for name, _cidr, _hop in section["peers"]}),
+        "the table would take away %s: %s; nothing was changed"
+        % ("every peer that this host has" if all_of_them else "%d peers at once, and %d are allowed" % (len(lost), allowed), ", ".join(lost)),
+        "If hosts are missing by mistake, put them back into the inventory (group kindnet_nodes, or kindnet_node_table). "
+        "If they are gone for good, run again with kindnet_force_removals=true%s" % ("." if all_of_them else ", or raise kindnet_max_removals."),
+    )
+
+
+def _require_pyroute2(section: Section) -> None:
+    """Without pyroute2 a converge that has nothing to change is fine, and any other one must not begin."""
+    from . import _pyroute2_dep
+
+    if _pyroute2_dep.trouble() and plan(section, read(section, {})).changes:
+        _pyroute2_dep.require()
+
+
+def _require_permission() -> None:
+    """Raise unless this process may change routes; check mode too, because a real run would fail."""
+    capable = True
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as f:
+            capable = any(line.startswith("CapEff:") and int(line.split()[1], 16) >> CAP_NET_ADMIN & 1 for line in f)
+    except OSError:
+        pass  # without /proc the kernel's own refusal will tell
+    if not capable:
+        raise _permission_error("CAP_NET_ADMIN is missing")
+
+
+def _permission_error(value: str) -> KindnetError:
+    return KindnetError("permission", "uid %d, %s" % (os.geteuid(), value), "routes may not be changed", "Run as root (become: true), with CAP_NET_ADMIN.")
+
+
+def _failure(change: Change, code: int) -> str:
+    """What the kernel's answer means, with the remedy; "" if the route is as planned."""
+    if code == 0 or (change.action == "remove" and code in (errno.ESRCH, errno.ENOENT)):
+        return ""
+    name = errno.errorcode.get(code, str(code))
+    if code == errno.EPERM:
+        raise _permission_error(name)
+    if code == errno.EEXIST:
+        return "another route to it appeared meanwhile and was left alone (%s). Run again to see which." % name
+    if code in (errno.ENOENT, errno.ESRCH):
+        return "the route to replace is gone meanwhile (%s). Run again." % name
+    if code in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL):
+        return (
+            "the kernel does not take its next hop as on-link (%s). Correct kindnet_node_ips of the peer, or the interface of the node network"
+            " on this host; look at 'ip rule' too." % name
+        )
+    if code == errno.ENETDOWN:
+        return "the interface to its next hop is down (%s). Bring it up." % name
+    if code == errno.EACCES:
+        return "IPv6 is disabled on the interface to its next hop (%s). Enable it, or take the peer's IPv6 pod CIDR out." % name
+    return "the kernel refuses it: %s (%s). Look at dmesg." % (name, os.strerror(code))

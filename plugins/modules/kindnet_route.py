@@ -1,0 +1,250 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the kindnet.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+__metaclass__ = type
+
+DOCUMENTATION = r"""
+module: kindnet_route
+short_description: Route the pod CIDRs of the other nodes
+version_added: "0.1.0"
+description:
+  - "Keeps one unicast route for each pod CIDR of each peer: destination the peer's pod CIDR, next hop the peer's first address of the same
+    family, default metric, no source hint. These are the routes of kindnetd, the network plugin of kind, under a route protocol of their own."
+  - The host's own pod CIDR gets no route, as its pods have host routes made by the CNI plugin C(ptp).
+  - Whatever is wrong with the routes of this protocol in this table (missing, another next hop or metric, doubled, left over from a node
+    or pod CIDR that is gone) is right after one run. A changed next hop is one replace, without a moment in between. A changed pod CIDR is routed before the old route goes.
+    kindnetd leaves routes of nodes that are gone for ever.
+  - Routes of another protocol are never changed. One that already leads a peer's pod CIDR to the right next hop serves the peer and
+    stays. One that is in the way is a problem of this peer by name. kindnetd deletes it.
+  - A peer that cannot be served (a route in the way, a next hop that is not on-link) fails the module after all the others have been routed.
+  - Unless O(persist=false), the arguments are recorded in C(/etc/kindnet/desired.json), from which C(kindnet-reconcile) keeps them true.
+options:
+  nodes:
+    description:
+      - Every node of the cluster, this host included, as a list of mappings, or the same list as one JSON string, which costs
+        Ansible much less time when there are many nodes.
+      - Each has V(name), V(node_ips) (its addresses, the one to prefer first) and V(pod_cidrs).
+      - Membership is what is said here and nothing else. The table is right as a whole, or it is refused and nothing is changed.
+      - Neither the host's journal nor the result repeats it.
+      - Required if O(state=present).
+    type: raw
+  node_name:
+    description:
+      - The name of this host in O(nodes).
+      - Required if O(state=present).
+    type: str
+  cluster_cidrs:
+    description:
+      - The networks in which the cluster's pods have their addresses. If given, every pod CIDR must lie in one of them.
+      - With O(takeover=true) they bound which routes of kindnetd are removed.
+    type: list
+    elements: str
+  protocol:
+    description:
+      - The route protocol number by which routes of this collection are known, from 5 to 255. The ones of C(/etc/iproute2/rt_protos) are not free.
+    type: int
+    default: 107
+  table:
+    description:
+      - The routing table, V(main) or a number.
+      - While routes are recorded in one table or with one protocol they are not moved to another. Run with O(state=absent) first.
+    type: str
+    default: main
+  takeover:
+    description:
+      - Adopt the routes of a kindnetd that does not run any more, in place and without a gap.
+      - Adopted are routes of protocol C(boot) with the default metric, alone at their place, to a wanted pod CIDR by an address of a node in O(nodes).
+      - If O(cluster_cidrs) is given, other such routes to a destination inside of these are removed, as routes of nodes and pod CIDRs that are gone.
+      - C(ip route add) without a protocol leaves the same kind of route, so do not leave this on.
+    type: bool
+    default: false
+  max_removals:
+    description:
+      - How many peers a run may take away. If the table lacks more of those that were there before, nothing is changed and all of them are named.
+      - By default the larger of 2 and 10 % of the peers. To take away every one of them needs O(force_removals=true) in any case.
+      - A peer that has another name, address or pod CIDR is not taken away. O(state=absent) is not bounded.
+    type: int
+  force_removals:
+    description:
+      - Take away as many peers as the table says.
+    type: bool
+    default: false
+  tools_predicted:
+    description:
+      - Set by the roles in check mode, when the same play would install pyroute2. That it is missing is then not an error.
+    type: bool
+    default: false
+extends_documentation_fragment: [kindnet.host.recording]
+attributes:
+  check_mode:
+    description: Predicts the changes without making them.
+    support: full
+  diff_mode:
+    description: Shows each changed route before and after.
+    support: full
+  idempotent:
+    description: A second run with the same options changes nothing.
+    support: full
+requirements:
+  - "On the host: pyroute2 0.7 or newer, only when there is something to change."
+notes:
+  - Needs root, or C(CAP_NET_ADMIN).
+  - All nodes have to be in one layer 2 domain. A next hop must be on-link, as the kernel asks for.
+  - IPv6 routes of one metric that several programs add to are one multipath route to the kernel. If somebody appends a next hop to a route
+    of this collection, that is a conflict, and it stays untouched.
+seealso:
+  - module: kindnet.host.kindnet_masq
+  - module: kindnet.host.cni_conflist
+author:
+  - the kindnet.host authors (@kindnet-host)
+"""
+
+EXAMPLES = r"""
+- name: Route the pods of two peers
+  kindnet.host.kindnet_route:
+    node_name: k8s-guide-worker
+    nodes:
+      - name: k8s-guide-control-plane
+        node_ips: [172.18.0.2]
+        pod_cidrs: [10.244.0.0/24]
+      - name: k8s-guide-worker
+        node_ips: [172.18.0.3]
+        pod_cidrs: [10.244.1.0/24]
+      - name: k8s-guide-worker2
+        node_ips: [172.18.0.4]
+        pod_cidrs: [10.244.2.0/24]
+
+- name: The same out of the inventory, with the table made once for all hosts
+  kindnet.host.kindnet_route:
+    node_name: "{{ inventory_hostname }}"
+    nodes: "{{ kindnet_table.nodes_json }}"
+    cluster_cidrs: "{{ kindnet_cluster_cidrs }}"
+
+- name: Take over what kindnetd left
+  kindnet.host.kindnet_route:
+    node_name: "{{ inventory_hostname }}"
+    nodes: "{{ kindnet_table.nodes_json }}"
+    cluster_cidrs: [10.244.0.0/16]
+    takeover: true
+
+- name: Take all routes of the collection out again
+  kindnet.host.kindnet_route:
+    state: absent
+"""
+
+RETURN = r"""
+routes:
+  description:
+    - What was done, or would be in check mode, about each route that was not as wanted. The others are counted in RV(unchanged).
+  returned: unless it failed before that was known
+  type: list
+  elements: dict
+  contains:
+    dst:
+      description: The destination.
+      type: str
+      sample: 10.244.1.0/24
+    next_hop:
+      description: The next hop that is wanted, or that of the route which is removed; empty if it has none.
+      type: str
+      sample: 172.18.0.3
+    node:
+      description: The peer; empty for a route to no peer.
+      type: str
+      sample: k8s-guide-worker
+    action:
+      description:
+        - V(add), V(replace) or V(remove).
+        - V(foreign) if a route of another protocol is right and serves the peer.
+        - V(conflict) if a route of another protocol is in the way.
+        - V(fail) if the next hop is not on-link, or the kernel refused the change.
+      type: str
+      sample: add
+    reason:
+      description: Why.
+      type: str
+      sample: missing
+  sample:
+    - dst: 10.244.1.0/24
+      next_hop: 172.18.0.3
+      node: k8s-guide-worker
+      action: add
+      reason: missing
+unchanged:
+  description: The number of routes of this collection that were right, and stay.
+  returned: as RV(routes)
+  type: int
+  sample: 4998
+changes:
+  description: What was changed, or would be in check mode, the recorded arguments included.
+  returned: as RV(routes)
+  type: list
+  elements: dict
+  contains:
+    subject:
+      description: What was changed.
+      type: str
+    action:
+      description: V(add), V(replace) or V(remove).
+      type: str
+    reason:
+      description: Why.
+      type: str
+  sample:
+    - subject: route 10.244.1.0/24
+      action: add
+      reason: missing
+problems:
+  description: What is not as wanted, one entry each; everything else was done. With any, the module fails.
+  returned: as RV(routes)
+  type: list
+  elements: dict
+  contains:
+    subject:
+      description: What it is about.
+      type: str
+    message:
+      description: What is wrong, and what to do.
+      type: str
+  sample: []
+notes:
+  description: Worth knowing, wrong for nobody.
+  returned: as RV(routes)
+  type: list
+  elements: str
+  sample: []
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.kindnet.host.plugins.module_utils import _routes
+from ansible_collections.kindnet.host.plugins.module_utils._module import COMMON_OPTIONS, run
+
+OPTIONS = {
+    # Hidden, or the journal of every host would repeat the whole table in every run.
+    "nodes": {"type": "raw", "no_log": True},
+    "node_name": {"type": "str"},
+    "cluster_cidrs": {"type": "list", "elements": "str"},
+    "protocol": {"type": "int", "default": 107},
+    "table": {"type": "str", "default": "main"},
+    "takeover": {"type": "bool", "default": False},
+    "max_removals": {"type": "int"},
+    "force_removals": {"type": "bool", "default": False},
+    "tools_predicted": {"type": "bool", "default": False},
+}
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec=dict(COMMON_OPTIONS, **OPTIONS),
+        required_if=[("state", "present", ["nodes", "node_name"])],
+        supports_check_mode=True,
+    )
+    run(module, _routes, _routes.result)
+
+
+if __name__ == "__main__":
+    main()
