@@ -1,0 +1,189 @@
+# Copyright (c) 2026, the kindnet.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""kindnet_sysctl as root in namespaces of its own. The oracle is /proc/sys and the files."""
+
+from __future__ import annotations
+
+__metaclass__ = type
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+# The child lives in fresh namespaces; what it would write lies in folders of its own.
+PRELUDE = """
+import json, os, subprocess, sys
+for folder in ("/etc/kindnet", "/etc/sysctl.d", "/var/lib/kindnet", "/run/kindnet"):
+    os.makedirs(folder, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "none", folder], check=True)
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+CODE = '''
+import json, sys
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.kindnet.host.plugins.modules import kindnet_sysctl
+with patch_module_args(json.loads(sys.argv[1])):
+    kindnet_sysctl.main()
+'''
+def module(check=False, **args):
+    args.update(_ansible_check_mode=check, _ansible_diff=True)
+    out = subprocess.run([sys.executable, "-c", CODE, json.dumps(args)], stdout=subprocess.PIPE, check=False).stdout
+    return json.loads(out.decode().strip().splitlines()[-1])
+def proc(key):
+    with open("/proc/sys/" + key) as f:
+        return f.read().strip()
+def put(key, value):
+    with open("/proc/sys/" + key, "w") as f:
+        f.write(value)
+def text(path):
+    return open(path).read() if os.path.exists(path) else None
+FORWARD, FORWARD6 = "net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"
+FILE, BEFORE, DESIRED = "/etc/sysctl.d/zz-kindnet.conf", "/var/lib/kindnet/before.json", "/etc/kindnet/desired.json"
+put(FORWARD, "0"); put(FORWARD6, "0")
+WANTED = {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": "1"}
+def state():
+    return [proc(FORWARD), proc(FORWARD6), text(FILE), text(BEFORE), text(DESIRED)]
+"""
+
+
+def in_namespaces(code):
+    """Run ``code`` in network and mount namespaces that end with it."""
+    done = subprocess.run(
+        ["unshare", "--net", "--mount", sys.executable, "-c", PRELUDE + textwrap.dedent(code)],
+        env=dict(os.environ, PYTHONPATH=os.path.abspath(".ansible/collections"), PYTHONDONTWRITEBYTECODE="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_check_real_repeat_undo():
+    in_namespaces("""
+        pristine = state()
+        predicted = module(check=True, sysctls=WANTED)
+        assert predicted["changed"] and state() == pristine, predicted
+        real = module(sysctls=WANTED)
+        assert real["diff"] == predicted["diff"] and real["changes"] == predicted["changes"], (real, predicted)
+        converged = state()
+        assert converged[:2] == ["1", "1"]
+        assert [l for l in converged[2].splitlines() if "=" in l] == ["net.ipv4.ip_forward = 1", "net.ipv6.conf.all.forwarding = 1"]
+        assert json.loads(converged[4])["sections"]["sysctl"]
+        for check in (False, True):
+            again = module(check=check, sysctls=WANTED)
+            assert again["changed"] is False and state() == converged, again
+
+        put(FORWARD, "0")
+        assert [c["subject"] for c in module(sysctls=WANTED)["changes"]] == ["sysctl net.ipv4.ip_forward"]
+        assert state() == converged
+
+        assert module(check=True, state="absent")["changed"] and state() == converged
+        gone = module(state="absent")
+        assert gone["changed"] and state() == pristine, (gone, state())
+        assert not module(state="absent")["changed"]
+    """)
+
+
+def test_prior_values_survive_a_second_converge_and_foreign_ones_are_left():
+    in_namespaces("""
+        put(FORWARD, "1")
+        module(sysctls=WANTED)
+        put(FORWARD6, "0")
+        module(sysctls=WANTED)
+        module(state="absent")
+        assert (proc(FORWARD), proc(FORWARD6)) == ("1", "0"), state()
+
+        module(sysctls={"net.ipv4.conf.all.rp_filter": 2})
+        put("net/ipv4/conf/all/rp_filter", "1")
+        gone = module(state="absent")
+        assert proc("net/ipv4/conf/all/rp_filter") == "1" and "rp_filter" in gone["notes"][0], gone
+    """)
+
+
+def test_bad_input_changes_nothing():
+    in_namespaces("""
+        pristine = state()
+        bad = module(sysctls={"net.ipv4.ip_forward": 1, "kernel.panic": 1})
+        assert bad["failed"] and bad["field"] == "sysctls" and "kernel.panic" in bad["msg"] and state() == pristine, bad
+        module(sysctls=WANTED)
+        other = module(sysctls={"net.ipv4.ip_forward": 0}, cluster_name="other")
+        assert other["failed"] and "cluster" in other["msg"] and proc(FORWARD) == "1", other
+        with open(BEFORE, "w") as f:
+            f.write("{")
+        damaged = module(sysctls={"net.ipv4.ip_forward": 0})
+        assert damaged["failed"] and BEFORE in damaged["msg"] and proc(FORWARD) == "1", damaged
+    """)
+
+
+def test_a_setting_that_this_kernel_lacks_is_named_and_the_rest_is_set():
+    in_namespaces("""
+        result = module(sysctls={"net.ipv4.no_such_thing": 1, "net.ipv4.ip_forward": 1})
+        assert result["failed"] and "net.ipv4.no_such_thing" in result["msg"] and proc(FORWARD) == "1", result
+    """)
+
+
+# A router that advertises itself, in a namespace of its own.
+ROUTER = """
+import socket, struct, subprocess, sys, time
+sys.stdin.readline()
+subprocess.run(["ip", "link", "set", "lan", "up"], check=True)
+s = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, socket.if_nametoindex("lan"))
+while True:
+    try:
+        # RFC 4861, 4.2: type 134, a default router for half an hour
+        s.sendto(struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0), ("ff02::1", 0))
+    except OSError:  # no address yet
+        pass
+    time.sleep(0.1)
+"""
+
+
+def test_router_advertisements_stay_heard_where_they_gave_the_default_route():
+    in_namespaces("ROUTER = %r\n" % ROUTER + textwrap.dedent("""
+        import time
+
+        def default_route():
+            done = subprocess.run("ip -json -6 route show default dev up.7".split(), stdout=subprocess.PIPE, check=True)
+            return json.loads(done.stdout or b"[]")
+
+        def until(condition):
+            deadline = time.monotonic() + 20
+            while not condition():
+                assert time.monotonic() < deadline, (default_route(), router.poll())
+                time.sleep(0.05)
+
+        for command in ("ip link add name up.7 type veth peer name lan", "ip link add name pod type veth peer name eth0"):
+            subprocess.run(command.split(), check=True)
+        router = subprocess.Popen(["unshare", "--net", sys.executable, "-c", ROUTER], stdin=subprocess.PIPE)
+        try:
+            until(lambda: os.readlink("/proc/%d/ns/net" % router.pid) != os.readlink("/proc/self/ns/net"))
+            subprocess.run(["ip", "link", "set", "lan", "netns", str(router.pid)], check=True)
+            for name in ("up.7", "pod", "eth0"):
+                subprocess.run(["ip", "link", "set", name, "up"], check=True)
+            router.stdin.write(b"go\\n")
+            router.stdin.close()
+            until(default_route)
+            result = module(sysctls=WANTED)
+            subjects = [c["subject"] for c in result["changes"] if c["subject"].startswith("sysctl")]
+            assert subjects[0] == "sysctl net.ipv6.conf.up/7.accept_ra" and "sysctl net.ipv6.conf.all.forwarding" in subjects, subjects
+            assert (proc("net/ipv6/conf/up.7/accept_ra"), proc("net/ipv6/conf/pod/accept_ra")) == ("2", "1")
+            # Still heard: the route comes back after it was taken away.
+            subprocess.run("ip -6 route del default dev up.7".split(), check=True)
+            until(default_route)
+            assert not module(sysctls=WANTED)["changed"]
+            module(state="absent")
+            assert (proc("net/ipv6/conf/up.7/accept_ra"), proc(FORWARD6)) == ("1", "0")
+        finally:
+            router.kill()
+            router.wait()
+    """))
