@@ -85,11 +85,11 @@ def parse_mtu(value: Any, families: Sequence[int] = (4,)) -> Any:
     return number
 
 
-def parse_name(value: Any) -> str:
+def parse_name(value: Any, field: str = "name") -> str:
     """A network's name, as libcni accepts it; it is also the name of a folder of host-local's."""
     if not isinstance(value, str) or not re.match(r"[A-Za-z0-9][A-Za-z0-9_.\-]*\Z", value):
         raise KindnetError(
-            "name", _shown(value), "is not a name of a CNI network", "Use letters, digits, '_', '.' and '-', beginning with a letter or a digit."
+            field, _shown(value), "is not a name of a CNI network", "Use letters, digits, '_', '.' and '-', beginning with a letter or a digit."
         )
     return str(value)
 
@@ -156,7 +156,7 @@ def parse_conflist(field: str, data: Any) -> Data:
         if key not in data:
             refuse(sorted(data), "is not a conflist, it has no %r" % key)
     parse_version("%s: cniVersion" % field, data["cniVersion"])
-    parse_name(data["name"])
+    parse_name(data["name"], "%s: name" % field)
     plugins = data["plugins"]
     if not isinstance(plugins, list) or not plugins:
         refuse(plugins, "has no list of plugins")
