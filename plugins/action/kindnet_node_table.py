@@ -62,6 +62,7 @@ class ActionModule(ActionBase):
             families=sorted({family_of(c) for n in nodes for c in n.pod_cidrs}),
             nodes={n.name: {"node_ips": n.node_ips, "pod_cidrs": n.pod_cidrs} for n in nodes},
             nodes_json=dump_nodes(nodes),
+            sample_ips=sample([ip for n in nodes for ip in n.node_ips]),
             # Else -v would print pages of table. The setup module does the same.
             _ansible_verbose_override=True,
         )
@@ -176,6 +177,13 @@ def refuse_differing_values(hostvars: Any, hosts: Sequence[str]) -> None:
                     "it holds for the cluster as a whole",
                     "Set it once, for the inventory group of the nodes.",
                 )
+
+
+def sample(addresses: Sequence[str], most: int = 16) -> List[str]:
+    """A few addresses from all over the table: enough to tell which interfaces of a host lead to its peers."""
+    if len(addresses) <= most:
+        return list(addresses)
+    return [addresses[i * (len(addresses) - 1) // (most - 1)] for i in range(most)]
 
 
 def refuse_hosts_outside(names: Sequence[str], hosts: Sequence[str]) -> None:

@@ -84,6 +84,13 @@ nodes:
   returned: success
   type: dict
   sample: {worker: {node_ips: [172.18.0.3], pod_cidrs: [10.244.1.0/24]}}
+sample_ips:
+  description:
+    - Some of the node IPs, at most 16 from all over the table, for who wants to know which interfaces of a host lead to its peers.
+  returned: success
+  type: list
+  elements: str
+  sample: [172.18.0.2, 172.18.0.3]
 count:
   description: How many nodes there are.
   returned: success

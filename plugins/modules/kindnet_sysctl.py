@@ -31,23 +31,7 @@ options:
         is set first on every interface that has such a route.
     type: bool
     default: true
-  cluster_name:
-    description: The cluster that this host is a member of. A host recorded as a member of another one is refused.
-    type: str
-    default: kindnet
-  lock_timeout:
-    description: Seconds to wait for another run, or a pass, on this host.
-    type: float
-    default: 30.0
-  persist:
-    description: Whether to record the settings for C(kindnet-reconcile).
-    type: bool
-    default: true
-  state:
-    description: V(absent) brings back prior values that are still ours, and removes the file.
-    type: str
-    choices: [present, absent]
-    default: present
+extends_documentation_fragment: [kindnet.host.recording]
 attributes:
   check_mode:
     support: full

@@ -1,0 +1,255 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the kindnet.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is on a host that the roles need to know."""
+
+from __future__ import annotations
+
+__metaclass__ = type
+
+DOCUMENTATION = r"""
+module: kindnet_host_info
+short_description: Tell what a host has, lacks, and who else programs its routes
+version_added: "0.1.0"
+description:
+  - Looks at the distribution, at packages, at tools, at pyroute2, and at running daemons that would fight over the same routes and rules.
+  - Changes nothing. Takes the place of gathered facts, at a fraction of their cost, and needs nothing on the host but Python 3.9.
+  - kindnetd assumes all this of the node image of kind.
+options:
+  packages:
+    description:
+      - Packages to look for, by distribution.
+      - Keys are tried from the most specific one on, C(ID-VERSION_ID), C(ID) with the first number of C(VERSION_ID), C(ID), then the same two of
+        each of C(ID_LIKE), all of C(/etc/os-release). On Rocky Linux 9.4 these are V(rocky-9.4), V(rocky-9), V(rocky), V(rhel-9), V(rhel) and so on.
+      - The first key that is there wins.
+    type: dict
+    default: {}
+  rival_daemons:
+    description:
+      - Daemons that program routes, rules or CNI configuration of the same kind. They are found by the name of their executable, also when they
+        run in a container.
+    type: list
+    elements: str
+    default: [kindnetd, flanneld, kube-router, ip-masq-agent]
+  fail_on_rivals:
+    description: Fail when such a daemon runs, naming it.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    support: full
+    description: Changes nothing, in check mode as otherwise.
+  diff_mode:
+    support: none
+    description: Changes nothing.
+  idempotent:
+    support: full
+    description: Changes nothing.
+author:
+  - the kindnet.host authors (@kindnet-host)
+"""
+
+EXAMPLES = r"""
+- name: Look at the host
+  kindnet.host.kindnet_host_info:
+    packages:
+      debian: [iproute2, iptables]
+      rhel: [iproute, iptables-nft]
+    fail_on_rivals: true
+  register: host
+
+- name: Say what is missing
+  ansible.builtin.debug:
+    var: host.missing_packages
+"""
+
+RETURN = r"""
+distribution:
+  description: C(ID), C(VERSION_ID) and C(ID_LIKE) of os-release.
+  returned: always
+  type: dict
+  sample: {id: ubuntu, version_id: "24.04", id_like: [debian]}
+package_manager:
+  description: V(apt), V(dnf), or empty when the host has neither.
+  returned: always
+  type: str
+  sample: apt
+packages:
+  description: The packages of O(packages) that are those of this distribution.
+  returned: always
+  type: list
+  elements: str
+  sample: [iproute2, iptables]
+missing_packages:
+  description: Those of them that are not installed.
+  returned: always
+  type: list
+  elements: str
+  sample: [iptables]
+tools:
+  description: Where commands are; empty for one that is not there.
+  returned: always
+  type: dict
+  sample: {ip: /usr/sbin/ip, iptables-nft: /usr/sbin/iptables-nft, iptables-legacy: ""}
+cni_plugin_dirs:
+  description: Folders with the reference plugins in them.
+  returned: always
+  type: list
+  elements: str
+  sample: [/usr/lib/cni]
+python_version:
+  description: Version of the Python that ran this module.
+  returned: always
+  type: str
+  sample: 3.11.2
+pyroute2_problem:
+  description: Why pyroute2 cannot be used by this module's Python or by C(/usr/bin/python3), which C(kindnet-reconcile) runs on; empty if it can.
+  returned: always
+  type: str
+  sample: is not installed for /usr/bin/python3
+rivals:
+  description: Daemons of O(rival_daemons) that run.
+  returned: always
+  type: list
+  elements: dict
+  sample: [{name: kindnetd, pid: 812, command: /bin/kindnetd}]
+"""
+
+import os
+import platform
+import re
+import shlex
+import sys
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.kindnet.host.plugins.module_utils import _pyroute2_dep
+
+TOOLS = (
+    "ip",
+    "iptables",
+    "iptables-nft",
+    "iptables-legacy",
+    "ip6tables",
+    "nft",
+    "systemctl",
+    "containerd",
+    "conntrack",
+    "ping",
+)
+TOOL_FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+CNI_PLUGIN_DIRS = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
+PASS_PYTHON = "/usr/bin/python3"
+
+
+def os_release():
+    values = {}
+    for path in ("/etc/os-release", "/usr/lib/os-release"):
+        try:
+            with open(path, encoding="utf-8") as f:
+                for line in f:
+                    key, is_assignment, value = line.strip().partition("=")
+                    if is_assignment and not key.startswith("#"):
+                        values[key] = "".join(shlex.split(value)[:1])
+            break
+        except (OSError, ValueError):
+            continue
+    return {"id": values.get("ID", ""), "version_id": values.get("VERSION_ID", ""), "id_like": values.get("ID_LIKE", "").split()}
+
+
+def packages_of(packages, distribution):
+    """The value of the most specific key of ``packages``."""
+    major = distribution["version_id"].split(".")[0]
+    names = [distribution["id"]] + distribution["id_like"]
+    keys = ["%s-%s" % (distribution["id"], distribution["version_id"])]
+    for name in names:
+        keys += ["%s-%s" % (name, major), name]
+    for key in keys:
+        if key in packages:
+            return list(packages[key] or ())
+    return []
+
+
+def missing_of(module, packages):
+    """Those that are not installed, asked of the package database itself: python3-apt is missing where it would be needed most."""
+    if not packages:
+        return []
+    dpkg, rpm = find_tool("dpkg-query"), find_tool("rpm")
+    if dpkg:
+        _rc, out, _err = module.run_command([dpkg, "--show", "--showformat", "${binary:Package} ${db:Status-Status}\\n"] + packages)
+        installed = {line.split()[0].split(":")[0] for line in out.splitlines() if line.endswith(" installed")}
+        return [p for p in packages if p not in installed]
+    if rpm:
+        return [p for p in packages if module.run_command([rpm, "--query", "--quiet", "--whatprovides", p])[0] != 0]
+    return packages
+
+
+def find_tool(name):
+    for folder in TOOL_FOLDERS:
+        path = os.path.join(folder, name)
+        if os.access(path, os.X_OK) and os.path.isfile(path):
+            return path
+    return ""
+
+
+def pyroute2_problem(module):
+    problem = _pyroute2_dep.trouble()
+    if problem or os.path.realpath(sys.executable) == os.path.realpath(PASS_PYTHON) or os.path.isdir(_pyroute2_dep.FOLDER):
+        return problem
+    code = "import importlib.metadata as m; print(m.version('pyroute2'))"
+    if module.run_command([PASS_PYTHON, "-I", "-c", code])[0] != 0:
+        return "is not installed for %s" % PASS_PYTHON
+    return ""
+
+
+def running(names):
+    """Processes whose executable has one of ``names``: exactly, as a path may hold any word. /proc shows those in containers, too."""
+    found = []
+    for pid in sorted(int(p) for p in os.listdir("/proc") if p.isdigit()):
+        try:
+            with open("/proc/%d/cmdline" % pid, "rb") as f:
+                argv = f.read().decode("utf-8", "replace").split("\0")
+        except OSError:  # it ended
+            continue
+        name = os.path.basename(argv[0])
+        if name in names:
+            found.append({"name": name, "pid": pid, "command": re.sub(r"\s+", " ", " ".join(argv)).strip()[:200]})
+    return found
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec=dict(
+            packages=dict(type="dict", default={}),
+            rival_daemons=dict(type="list", elements="str", default=["kindnetd", "flanneld", "kube-router", "ip-masq-agent"]),
+            fail_on_rivals=dict(type="bool", default=False),
+        ),
+        supports_check_mode=True,
+    )
+    distribution = os_release()
+    packages = packages_of(module.params["packages"], distribution)
+    result = dict(
+        changed=False,
+        distribution=distribution,
+        package_manager="apt" if find_tool("apt-get") else "dnf" if find_tool("dnf") else "",
+        packages=packages,
+        missing_packages=missing_of(module, packages),
+        tools={name: find_tool(name) for name in TOOLS},
+        cni_plugin_dirs=[d for d in CNI_PLUGIN_DIRS if os.path.exists(os.path.join(d, "host-local"))],
+        python_version=platform.python_version(),
+        pyroute2_problem=pyroute2_problem(module),
+        rivals=running(set(module.params["rival_daemons"])),
+    )
+    if result["rivals"] and module.params["fail_on_rivals"]:
+        named = ", ".join("%s (pid %d: %s)" % (r["name"], r["pid"], r["command"]) for r in result["rivals"])
+        module.fail_json(
+            msg="%s: rival_daemons: %s: runs here and would fight over the same routes and rules. Stop it and keep it from starting again; "
+            "nothing was changed." % (platform.node(), named),
+            **result
+        )
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
