@@ -87,6 +87,11 @@ missing_packages:
   type: list
   elements: str
   sample: [iptables]
+complete:
+  description: Whether no package is missing, and pyroute2 can be used.
+  returned: always
+  type: bool
+  sample: true
 tools:
   description: Where commands are; empty for one that is not there.
   returned: always
@@ -239,8 +244,10 @@ def main():
         cni_plugin_dirs=[d for d in CNI_PLUGIN_DIRS if os.path.exists(os.path.join(d, "host-local"))],
         python_version=platform.python_version(),
         pyroute2_problem=pyroute2_problem(module),
+        complete=False,
         rivals=running(set(module.params["rival_daemons"])),
     )
+    result["complete"] = not (result["missing_packages"] or result["pyroute2_problem"])
     if result["rivals"] and module.params["fail_on_rivals"]:
         named = ", ".join("%s (pid %d: %s)" % (r["name"], r["pid"], r["command"]) for r in result["rivals"])
         module.fail_json(
