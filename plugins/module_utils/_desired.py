@@ -95,17 +95,17 @@ def lock(timeout: float, path: str = LOCK) -> Iterator[None]:
 
     :param timeout: seconds to wait; 0 tries once.
     """
+    deadline = time.monotonic() + timeout
+    fd = _open_lock(path)
     try:
-        os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as e:
-        raise KindnetError(path, e.strerror, "the lock cannot be opened", "Run as root.")
-    try:
-        deadline = time.monotonic() + timeout
         while True:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
+                if _is_at(path, fd):
+                    break
+                # Taking the collection out removed the file while we waited: that lock keeps nobody out.
+                stale, fd = fd, _open_lock(path)
+                os.close(stale)
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     raise KindnetError(
@@ -118,3 +118,18 @@ def lock(timeout: float, path: str = LOCK) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def _open_lock(path: str) -> int:
+    try:
+        _files.make_folder(os.path.dirname(path))
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as e:
+        raise KindnetError(path, e.strerror, "the lock cannot be opened", "Run as root.")
+
+
+def _is_at(path: str, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False
