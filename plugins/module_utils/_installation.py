@@ -1,0 +1,298 @@
+# Copyright (c) 2026, the kindnet.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""kindnet-reconcile on a node: its code under its digest, its command, its units. Planned and applied like a concern.
+
+The code is switched by one rename, so a pass runs the old version or the new one, never some of each. A pass holds a shared
+lock on the folder of the code it runs, and what is locked is not removed.
+"""
+
+from __future__ import annotations
+
+__metaclass__ = type
+
+import os
+from collections import namedtuple
+
+from . import _code_folder, _files, _systemd
+from ._code_folder import LIBRARY
+from ._errors import KindnetError
+from ._plan import Change, Plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+    from ._code_folder import Code
+    from ._converge import Section
+    from ._files import Found
+    from ._plan import Problem
+
+    class Actual(NamedTuple):
+        """What is on the node of what we install."""
+
+        files: Dict[str, Optional[Found]]  # by path
+        code: Code
+        drop_ins: Dict[str, str]  # their content by path
+        timer: str  # "active", "inactive", ...
+        enabled: bool
+        reload_needed: bool
+
+    class Op(NamedTuple):
+        kind: str
+        path: str = ""
+else:
+    Actual = namedtuple("Actual", "files code drop_ins timer enabled reload_needed")
+    Op = namedtuple("Op", "kind path", defaults=("",))
+
+UNIT_FOLDER = "/etc/systemd/system"
+TIMER = "kindnet-reconcile.timer"
+SERVICE = "kindnet-reconcile.service"
+ENABLED_LINK = "%s/timers.target.wants/%s" % (UNIT_FOLDER, TIMER)
+CURRENT = LIBRARY + "/current"
+TMPFILES = "/etc/tmpfiles.d/kindnet.conf"
+
+OPTIONS: Dict[str, Dict[str, Any]] = {
+    "cluster_name": {"type": "str", "default": "kindnet"},
+    "interval": {"type": "int", "default": 10},
+    "protocol": {"type": "int", "default": 107},
+    "writable_paths": {"type": "list", "elements": "path", "default": ["/etc/cni/net.d", "/opt/cni/bin"]},
+    "lock_timeout": {"type": "float", "default": 30.0},
+    "rendered": {"type": "dict"},
+    "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},
+}
+
+# Where each rendered template goes, and its mode. The command comes before the units that start it.
+FILES = {
+    "kindnet-tmpfiles.conf": (TMPFILES, 0o644),
+    "kindnet-rt-protos.conf": ("/etc/iproute2/rt_protos.d/kindnet.conf", 0o644),
+    "kindnet-reconcile": ("/usr/local/sbin/kindnet-reconcile", 0o755),
+    "kindnet-reconcile.service": ("%s/%s" % (UNIT_FOLDER, SERVICE), 0o644),
+    "kindnet-reconcile.timer": ("%s/%s" % (UNIT_FOLDER, TIMER), 0o644),
+}
+
+# Where drop-ins for our own units may be. Those for all units of a type are the host's own affair.
+DROP_IN_FOLDERS = tuple(
+    "%s/%s.d" % (folder, unit)
+    for folder in (UNIT_FOLDER, "/run/systemd/system", "/etc/systemd/system.control", "/run/systemd/system.control")
+    for unit in (TIMER, SERVICE)
+)
+
+WRITE, REMOVE, REMOVE_CODE, INSTALL, REPAIR, COMPILE, SWITCH = "write", "remove", "remove code", "install", "repair", "compile", "switch"
+RELOAD, ENABLE, START, STOP, DISABLE = "reload", "enable", "start", "stop", "disable"
+
+
+class Installation:
+    """The concern. It is never recorded in desired.json: it is what reads that file."""
+
+    SECTION = "reconcile"
+
+    def __init__(self, sources: Dict[str, bytes], rendered: Optional[Dict[str, str]]) -> None:
+        """
+        :param sources: the files of the package that a pass runs, by name.
+        :param rendered: the files of FILES, by name. The action plugin renders them on the controller.
+        """
+        self.rendered = rendered
+        self.sources = dict(sources, **{"__init__.py": b""})
+        self.digest = _code_folder.digest_of(self.sources)
+
+    def resolve(self, params: Dict[str, Any], recorded: Optional[Section]) -> Section:
+        if params["state"] == "absent":
+            return {"state": "absent"}
+        validate(params)
+        rendered = self.rendered
+        if not rendered or set(rendered) != set(FILES) or not all(isinstance(text, str) for text in rendered.values()):
+            raise KindnetError(
+                "rendered",
+                "(not shown)",
+                "is not what the action plugin of this module makes",
+                "Leave the option out, and run the module by its full name, kindnet.host.kindnet_reconcile.",
+            )
+        return {"digest": self.digest, "files": {path: rendered[name] for name, (path, _mode) in FILES.items()}}
+
+    def read(self, section: Section, recorded: Optional[Section]) -> Actual:
+        drop_ins: Dict[str, str] = {}
+        for folder in DROP_IN_FOLDERS:
+            for name in _files.names_in(folder) or ():
+                found = _files.look(os.path.join(folder, name))
+                drop_ins[os.path.join(folder, name)] = text_of(found) if found else ""
+        timer = _systemd.show(TIMER, "ActiveState", "SubState", "NeedDaemonReload")
+        service = _systemd.show(SERVICE, "NeedDaemonReload")
+        return Actual(
+            {path: _files.look(path) for path, _mode in FILES.values()},
+            _code_folder.read(self.digest),
+            drop_ins,
+            # A timer that has nothing to wait for any more is called active all the same.
+            "elapsed" if timer.get("SubState") == "elapsed" else timer.get("ActiveState", ""),
+            os.path.islink(ENABLED_LINK) and os.path.basename(os.readlink(ENABLED_LINK)) == TIMER,
+            "yes" in (timer.get("NeedDaemonReload"), service.get("NeedDaemonReload")),
+        )
+
+    def plan(self, section: Section, actual: Actual) -> Plan:
+        if section.get("state") == "absent":
+            return plan_removal(actual)
+        return plan_installation(section, self.sources, actual)
+
+    def apply(self, section: Section, plan: Plan) -> Tuple[Problem, ...]:
+        """Make the changes in their order. The first that fails ends it; the next run goes on from there."""
+        os.umask(0o022)
+        ops = [change.op for change in plan.changes]
+        unread = False  # whether units on disk have changed since systemd read them
+        try:
+            for op in ops:
+                if unread and op.kind in (ENABLE, START):
+                    _systemd.systemctl("daemon-reload")
+                    unread = False
+                self._apply(section, op)
+                unread = unread or op.kind == RELOAD or is_of_unit(op.path)
+            if unread:
+                _systemd.systemctl("daemon-reload")
+            if section.get("state") == "absent":
+                remove_traces()
+            elif START not in (op.kind for op in ops) and any(TIMER in op.path for op in ops):
+                _systemd.systemctl("restart", TIMER)  # so that a new interval counts from now
+        except OSError as e:
+            raise KindnetError(e.filename or LIBRARY, e.strerror, "cannot be changed", "Run as root on a writable file system.")
+        return ()
+
+    def _apply(self, section: Section, op: Op) -> None:
+        if op.kind == WRITE:
+            _files.write_atomic(op.path, section["files"][op.path].encode(), MODES[op.path])
+            if op.path == TMPFILES:
+                _systemd.run("systemd-tmpfiles", "--create", TMPFILES)
+        elif op.kind == REMOVE:
+            _files.remove(op.path)
+            if os.path.dirname(op.path) in DROP_IN_FOLDERS:
+                remove_if_empty(os.path.dirname(op.path))
+        elif op.kind == REMOVE_CODE:
+            _code_folder.remove(op.path)
+        elif op.kind == INSTALL:
+            _code_folder.install(self.digest, self.sources)
+        elif op.kind == REPAIR:
+            _code_folder.repair(self.digest, self.sources)
+        elif op.kind == COMPILE:
+            _code_folder.recompile(self.digest)
+        elif op.kind == SWITCH:
+            _files.link_atomic(CURRENT, self.digest)
+            _code_folder.remove_unused(self.digest)
+        elif op.kind == STOP:
+            _systemd.systemctl("stop", TIMER)
+        elif op.kind == DISABLE:
+            _systemd.systemctl("disable", TIMER)
+        elif op.kind == ENABLE:
+            _systemd.systemctl("enable", TIMER)
+        elif op.kind == START:
+            _systemd.systemctl("restart", TIMER)
+
+
+MODES = dict(FILES.values())
+
+
+def validate(params: Dict[str, Any]) -> None:
+    """Refuse what would make a unit, or an entry for iproute2, that is not what was meant."""
+    if not 1 <= params["interval"] <= 3600:
+        raise KindnetError("interval", params["interval"], "is not between 1 and 3600 seconds", "Leave it at 10, as kindnetd has it.")
+    if not 5 <= params["protocol"] <= 255:
+        raise KindnetError("protocol", params["protocol"], "is not between 5 and 255; those below are the kernel's", "Leave it at 107.")
+    for path in params["writable_paths"]:
+        # systemd expands % and $, and splits at blanks
+        plain = path.startswith("/") and all(c.isascii() and (c.isalnum() or c in "_.,+@/-") for c in path)
+        if not plain or os.path.normpath(path) != path or path == "/":
+            raise KindnetError("writable_paths", path, "is not a plain absolute path", "Write it like /etc/cni/net.d.")
+
+
+def plan_installation(section: Section, sources: Dict[str, bytes], actual: Actual) -> Plan:
+    """Pure. The code first, then the command, the units, the timer: killed in between, nothing starts what is not there."""
+    changes: List[Change] = []
+    code, folder = actual.code, os.path.join(LIBRARY, section["digest"])
+    for path in code.leftovers:
+        changes.append(Change(path, "remove", "incomplete", "", "an earlier run was cut off", Op(REMOVE_CODE, path)))
+    if code.tree is None:
+        changes.append(Change(folder, "add", "", "%d files" % len(sources), "this version is not installed", Op(INSTALL)))
+    else:
+        damaged = _code_folder.damaged(code.tree, sources)
+        if damaged:
+            before = "not as installed: " + ", ".join(damaged)
+            changes.append(Change(folder, "replace", before, "%d files" % len(sources), "somebody changed it", Op(REPAIR)))
+        elif not _code_folder.is_compiled(code, sources):
+            before, after = "bytecode missing, or of another Python", "bytecode of %s" % code.python_tag
+            changes.append(Change(folder, "replace", before, after, "each pass would compile it again", Op(COMPILE)))
+    if code.current != section["digest"]:
+        action = "replace" if code.current else "add"
+        changes.append(Change(CURRENT, action, code.current, section["digest"], "what a pass runs", Op(SWITCH)))
+    for path, text in section["files"].items():
+        change = plan_file(path, text, actual.files[path])
+        if change is not None:
+            changes.append(change)
+    for path, text in sorted(actual.drop_ins.items()):
+        reason = "it changes a unit of ours; options of the module do that"
+        changes.append(Change(path, "remove", text or "empty", "", reason, Op(REMOVE, path)))
+    if actual.reload_needed and not any(is_of_unit(c.op.path) for c in changes):
+        changes.append(Change("systemd", "replace", "older units than on disk", "units as on disk", "it was not reloaded", Op(RELOAD)))
+    if not actual.enabled:
+        changes.append(Change(TIMER + " at boot", "replace", "disabled", "enabled", "passes go on after a reboot", Op(ENABLE)))
+    if actual.timer != "active":
+        changes.append(Change(TIMER, "replace", actual.timer, "active", "passes go on", Op(START)))
+    return Plan(tuple(changes))
+
+
+def plan_file(path: str, text: str, found: Optional[Found]) -> Optional[Change]:
+    if found is None:
+        return Change(path, "add", "", text, "missing", Op(WRITE, path))
+    is_ours = found.kind == "file" and (found.uid, found.gid) == (0, 0) and found.mode == MODES[path]
+    if is_ours and found.content == text.encode():
+        return None
+    before, after = text_of(found), text
+    if not is_ours:
+        before = "%s, owner %d:%d, mode %04o\n%s" % (found.kind, found.uid, found.gid, found.mode, before)
+        after = "file, owner 0:0, mode %04o\n%s" % (MODES[path], after)
+    return Change(path, "replace", before, after, "not as this version has it", Op(WRITE, path))
+
+
+def plan_removal(actual: Actual) -> Plan:
+    """Pure. Nothing is started any more before anything is taken away."""
+    changes: List[Change] = []
+    reason = "state: absent"
+    if actual.timer not in ("inactive", ""):
+        changes.append(Change(TIMER, "replace", actual.timer, "inactive", reason, Op(STOP)))
+    if actual.enabled:
+        changes.append(Change(TIMER + " at boot", "replace", "enabled", "disabled", reason, Op(DISABLE)))
+    for path, found in reversed(tuple(actual.files.items())):
+        if found is not None:
+            changes.append(Change(path, "remove", text_of(found), "", reason, Op(REMOVE, path)))
+    for path, text in sorted(actual.drop_ins.items()):
+        changes.append(Change(path, "remove", text or "empty", "", reason, Op(REMOVE, path)))
+    if actual.code.current:
+        changes.append(Change(CURRENT, "remove", actual.code.current, "", reason, Op(REMOVE, CURRENT)))
+    for path in actual.code.leftovers + actual.code.installed:
+        changes.append(Change(path, "remove", "installed", "", reason, Op(REMOVE_CODE, path)))
+    return Plan(tuple(changes))
+
+
+def is_of_unit(path: str) -> bool:
+    return path in (FILES[SERVICE][0], FILES[TIMER][0]) or os.path.dirname(path) in DROP_IN_FOLDERS
+
+
+def text_of(found: Found) -> str:
+    return found.content.decode("utf-8", "replace")
+
+
+def remove_if_empty(folder: str) -> None:
+    try:
+        os.rmdir(folder)
+    except OSError:
+        pass  # somebody else's things are in it, or it is gone
+
+
+def remove_traces() -> None:
+    """What is left when everything is taken out: a pass that waits for our lock, what passes remembered, empty folders of ours."""
+    state = _systemd.show(SERVICE, "ActiveState").get("ActiveState")
+    if state == "activating":
+        _systemd.systemctl("stop", SERVICE)  # a pass at work would hold the lock that is ours now; this one only waits for it
+        state = _systemd.show(SERVICE, "ActiveState").get("ActiveState")
+    if state == "failed":
+        _systemd.systemctl("reset-failed", SERVICE)
+    for name in _files.names_in("/run/kindnet") or ():
+        _files.remove(os.path.join("/run/kindnet", name))
+    for folder in ("/run/kindnet", "/etc/kindnet", LIBRARY, "/etc/iproute2/rt_protos.d"):
+        remove_if_empty(folder)

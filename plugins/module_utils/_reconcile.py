@@ -1,0 +1,157 @@
+# Copyright (c) 2026, the kindnet.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One pass on the node: what desired.json says is made so again, by the planners and adapters that the playbook used.
+
+Started every few seconds for ever, so this file and what it imports are the lean path; everything that a person asks for
+is in _reconcile_cli.
+"""
+
+from __future__ import annotations
+
+__metaclass__ = type
+
+import os
+import sys
+
+from . import _concerns, _desired, _pause, _problem_memory
+from ._errors import KindnetError
+from ._plan import Plan, line_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Iterator, List, Optional, TextIO, Tuple
+
+    from ._plan import Problem
+
+VERSION = "0.1.0"  # of the collection
+LOCK_TIMEOUT = 5.0  # seconds; a playbook's module holds the lock for less
+
+OK, FAILURE, DRIFT, USAGE = 0, 1, 2, 64
+
+NOTICE, ERROR = 5, 3  # syslog priorities
+LINE_MAX = 4000  # characters; a conflist in full belongs into a diff, not into a line of the journal
+
+
+def main(argv: List[str]) -> int:
+    os.umask(0o022)
+    if argv:
+        from ._reconcile_cli import main as run_command
+
+        return run_command(argv)
+    try:
+        return run_pass()
+    except KindnetError as e:
+        return fail(e)
+
+
+def fail(error: KindnetError) -> int:
+    say(ERROR, "problem: %s" % error)
+    return FAILURE
+
+
+def run_pass() -> int:
+    """Repair what differs. Says one line per thing changed, and nothing when nothing was.
+
+    One concern that fails does not keep the others from their work.
+    """
+    left = _pause.remaining()
+    if left is not None and left > 0:
+        return OK
+    problems: Dict[str, Tuple[str, str]] = {}
+    blind = set(_concerns.MODULES)  # until each has been looked at
+    try:
+        with _desired.lock(LOCK_TIMEOUT):
+            left = _pause.remaining()  # again: --pause takes the lock, so that nothing is under way when it returns
+            if left is not None:
+                if left > 0:
+                    return OK
+                _pause.end()
+                say(NOTICE, "the pause is over")
+            desired = _desired.load()
+            blind.clear()
+            for name, error, concern, section, plan in look(desired):
+                failures: Tuple[Problem, ...] = ()
+                if error is None and plan.changes:
+                    try:
+                        failures = concern.apply(section, plan)
+                    except Exception as e:
+                        error = as_kindnet_error(name, e)
+                if error is not None:
+                    blind.add(name)
+                    _add(problems, name, error.field, "%s: %s. %s" % (error.value, error.problem, error.remedy))
+                    continue
+                failed = {p.subject for p in failures}
+                for change in plan.changes:
+                    if change.subject not in failed:
+                        say(NOTICE, line_of(change))
+                for problem in plan.problems + tuple(failures):
+                    _add(problems, name, problem.subject, problem.message)
+    except KindnetError as e:
+        _add(problems, "", e.field, "%s: %s. %s" % (e.value, e.problem, e.remedy))
+    _problem_memory.report(problems, blind, lambda line: say(ERROR, line), lambda line: say(NOTICE, line))
+    return FAILURE if problems else OK
+
+
+def look(desired: _desired.Desired) -> Iterator[Tuple[str, Optional[KindnetError], Any, Dict[str, Any], Plan]]:
+    """Plan every section that this host has, in order: name, what went wrong, concern, section, plan."""
+    for name in sorted(set(desired.sections) - set(_concerns.MODULES)):
+        error = KindnetError(
+            "section %s of %s" % (name, _desired.FILE),
+            "version %s of this code" % VERSION,
+            "does not know it",
+            "A newer version of the collection recorded it: run its playbooks/kindnet.yml, which installs its code too.",
+        )
+        yield name, error, None, {}, Plan()
+    for name in _concerns.MODULES:
+        section = desired.sections.get(name)
+        if section is None:
+            continue
+        try:
+            concern = _concerns.load(name)
+            plan = concern.plan(section, concern.read(section, None))
+        except Exception as e:
+            yield name, as_kindnet_error(name, e), None, section, Plan()
+        else:
+            yield name, None, concern, section, plan
+
+
+def as_kindnet_error(name: str, error: Exception) -> KindnetError:
+    """Any error as one line that says where. What nobody foresaw in one concern must not take the others with it."""
+    if isinstance(error, KindnetError):
+        return error
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = "%s:%d" % (os.path.basename(trace.tb_frame.f_code.co_filename), trace.tb_lineno) if trace is not None else "?"
+    return KindnetError(
+        "section %s" % name,
+        "%s at %s" % (type(error).__name__, place),
+        "failed in a way nobody foresaw (%s)" % error,
+        "Report it with this line; running playbooks/kindnet.yml records the section anew.",
+    )
+
+
+def _add(problems: Dict[str, Tuple[str, str]], section: str, subject: str, message: str) -> None:
+    if subject in problems:
+        message = "%s; %s" % (problems[subject][1], message)
+    problems[subject] = (section, message)
+
+
+def say(priority: int, text: str) -> None:
+    """One line: to the journal with its priority when systemd started us, else as a person wants it."""
+    line = "".join(c if c.isprintable() else " " for c in text)
+    if len(line) > LINE_MAX:
+        line = line[:LINE_MAX] + " ..."
+    stream = sys.stdout if priority == NOTICE else sys.stderr
+    stream.write("%s%s\n" % ("<%d>" % priority if _to_journal(stream) else "", line))
+    stream.flush()
+
+
+def _to_journal(stream: TextIO) -> bool:
+    """Whether this very stream is the journal's; the variable alone is inherited by every shell of a session."""
+    named = os.environ.get("JOURNAL_STREAM")
+    if not named:
+        return False
+    st = os.fstat(stream.fileno())
+    return named == "%d:%d" % (st.st_dev, st.st_ino)

@@ -1,0 +1,232 @@
+# Copyright (c) 2026, the kindnet.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a person asks of kindnet-reconcile: --check, --status, --pause, --resume. A pass does not import this."""
+
+from __future__ import annotations
+
+__metaclass__ = type
+
+import argparse
+import json
+import os
+import re
+import sys
+import syslog
+import time
+
+from . import _concerns, _desired, _pause, _problem_memory, _systemd
+from ._errors import KindnetError
+from ._plan import line_of
+from ._reconcile import DRIFT, FAILURE, LOCK_TIMEOUT, OK, USAGE, VERSION, fail, look
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, NoReturn, Optional
+
+TIMER = "kindnet-reconcile.timer"
+SERVICE = "kindnet-reconcile.service"
+
+DURATION = re.compile(r"(?=.)(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", re.ASCII)
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(USAGE, "%s: %s\n" % (self.prog, message))
+
+
+def main(argv: List[str]) -> int:
+    parser = Parser(
+        prog="kindnet-reconcile",
+        description="Make this host's routes, masquerade chain and CNI configuration what %s says. Without options: one pass." % _desired.FILE,
+        epilog="Exit codes: 0 in sync or repaired, 1 failure, 2 drift (--check), 64 usage.",
+        allow_abbrev=False,
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--check", action="store_true", help="print what a pass would change, and change nothing")
+    what.add_argument("--status", action="store_true", help="print what is managed, how the last pass ended, and whether passes are paused")
+    what.add_argument("--pause", metavar="DURATION", type=duration, help="change nothing for so long (90s, 30m, 1h, 2d, 1h30m), at most until reboot")
+    what.add_argument("--resume", action="store_true", help="end the pause; the next pass comes within seconds")
+    what.add_argument("--version", action="version", version="%(prog)s of kindnet.host " + VERSION)
+    parser.add_argument("--json", action="store_true", help="with --check or --status: print one JSON object")
+    options = parser.parse_args(argv)
+    if options.json and not (options.check or options.status):
+        parser.error("--json goes with --check or --status")
+    if not (options.check or options.status or options.pause or options.resume):
+        parser.error("say what to do, or nothing at all for one pass")
+    try:
+        if options.status:
+            return status(options.json)
+        if os.geteuid() != 0:
+            raise KindnetError("kindnet-reconcile", "user %d" % os.geteuid(), "may not do this", "Run it as root.")
+        if options.check:
+            return check(options.json)
+        if options.resume:
+            return resume()
+        return pause(options.pause)
+    except KindnetError as e:
+        return fail(e)
+
+
+def duration(text: str) -> int:
+    """``1h30m`` in seconds."""
+    match = DURATION.fullmatch(text)
+    seconds = sum(int(n or 0) * unit for n, unit in zip(match.groups(), (86400, 3600, 60, 1))) if match else 0
+    if seconds <= 0:
+        raise argparse.ArgumentTypeError("%r is not a duration; write 90s, 30m, 1h, 2d or 1h30m" % text)
+    return seconds
+
+
+def check(as_json: bool) -> int:
+    """Print the drift as it is now, paused or not. Under the lock, or half a pass would look like drift."""
+    changes: List[Dict[str, str]] = []
+    problems: List[Dict[str, str]] = []
+    notes: List[str] = []
+    lines: List[str] = []
+    with _desired.lock(LOCK_TIMEOUT):
+        left = _pause.remaining()
+        desired = _desired.load()
+        for name, error, _concern, section, plan in look(desired):
+            if error is not None:
+                problems.append({"section": name, "subject": error.field, "message": "%s: %s. %s" % (error.value, error.problem, error.remedy)})
+                continue
+            for c in plan.changes:
+                lines.append(line_of(c))
+                changes.append(
+                    {"section": name, "subject": c.subject, "action": c.action, "before": c.before, "after": c.after, "reason": c.reason}
+                )
+            problems += [{"section": name, "subject": p.subject, "message": p.message} for p in plan.problems]
+            notes += plan.notes
+            try:
+                notes += would_decide_otherwise(name, section)
+            except KindnetError as e:
+                notes.append(str(e))  # what auto would do decides nothing here
+    paused = _paused_for(left)
+    if as_json:
+        print(json.dumps({"changes": changes, "problems": problems, "notes": notes, "paused_seconds": paused}, indent=2))
+    else:
+        for line in lines:
+            print(line)
+        for p in problems:
+            print("problem: %s: %s" % (p["subject"], p["message"]))
+        for note in notes:
+            print("note: %s" % note)
+        if paused:
+            print("note: passes are paused for another %s" % spell(paused))
+    return FAILURE if problems else DRIFT if changes else OK
+
+
+def would_decide_otherwise(name: str, section: Dict[str, Any]) -> List[str]:
+    """What was decided at converge and would be decided otherwise today. A pass keeps to what is recorded."""
+    if name == "masq":
+        today, why = _concerns.load(name).flavour_today(section["chain"])
+        if today != section["flavour"]:
+            return ["flavour: iptables-%s is recorded; auto would choose iptables-%s today: %s" % (section["flavour"], today, why)]
+    elif name == "conflist":
+        note = _concerns.load(name).mtu_today(section)
+        return [note] if note else []
+    return []
+
+
+def pause(seconds: int) -> int:
+    """Taken under the lock: when this returns, no pass is half-way through its changes."""
+    with _desired.lock(LOCK_TIMEOUT):
+        _pause.start(seconds)
+    until = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(time.time() + seconds))
+    _tell("passes are paused for %s, until %s" % (spell(seconds), until))
+    print("End it earlier with kindnet-reconcile --resume; a reboot ends it too. Playbooks still change this host.")
+    return OK
+
+
+def resume() -> int:
+    with _desired.lock(LOCK_TIMEOUT):
+        try:
+            left = _pause.remaining()
+        except KindnetError:
+            left = 0.0  # a damaged one is ended too
+        _pause.end()
+    if left is None:
+        print("passes are not paused")
+    else:
+        _tell("the pause is ended")
+    return OK
+
+
+def _tell(text: str) -> None:
+    """To the person, and to the journal with who it was: the next one on duty looks there."""
+    print(text)
+    syslog.openlog("kindnet-reconcile", 0, syslog.LOG_DAEMON)
+    syslog.syslog(syslog.LOG_NOTICE, "%s (by %s)" % (text, os.environ.get("SUDO_USER") or "root"))
+
+
+def status(as_json: bool) -> int:
+    """Exit code 1 when this host is not kept in sync, whatever the reason; a cheap probe for monitoring."""
+    failed = False
+    state: Dict[str, Any] = {
+        "version": VERSION,
+        "digest": os.path.basename(os.path.dirname(os.path.dirname(os.path.realpath(__file__)))),
+        "cluster_name": "",
+        "sections": [],
+        "desired_error": None,
+        "paused_seconds": None,
+        "last_pass": {"result": "unknown", "at": ""},
+        "problems": [],
+        "timer": {"active": "unknown", "enabled": "unknown"},
+    }
+    try:
+        desired = _desired.load()
+        state["cluster_name"], state["sections"] = desired.cluster_name, sorted(desired.sections)
+        state["paused_seconds"] = _paused_for(_pause.remaining())
+    except KindnetError as e:
+        state["desired_error"] = str(e)
+        failed = True
+    memory = _problem_memory.load()
+    state["problems"] = [{"subject": s, "message": m["message"]} for s, m in memory.items()]
+    try:
+        timer = _systemd.show(TIMER, "ActiveState", "UnitFileState")
+        state["timer"] = {"active": timer.get("ActiveState", ""), "enabled": timer.get("UnitFileState") or "not installed"}
+        state["last_pass"] = _last_pass(_systemd.show(SERVICE, "ActiveState", "Result", "ExecMainStatus", "ExecMainExitTimestamp"))
+        failed = failed or timer.get("ActiveState") != "active" or state["last_pass"]["result"] == "failed"
+    except KindnetError:
+        failed = True
+    failed = failed or bool(memory)
+    if as_json:
+        print(json.dumps(state, indent=2))
+    else:
+        paused, last = state["paused_seconds"], state["last_pass"]
+        print("cluster:    %s" % (state["cluster_name"] or "none; nothing is managed"))
+        print("managed:    %s" % (", ".join(state["sections"]) or "nothing"))
+        print("paused:     %s" % ("for another %s; nothing is repaired meanwhile" % spell(paused) if paused else "no"))
+        print("timer:      %s, %s" % (state["timer"]["active"], state["timer"]["enabled"]))
+        print("last pass:  %s%s" % (last["result"], ", " + last["at"] if last["at"] else ""))
+        print("code:       kindnet.host %s, %s" % (state["version"], state["digest"]))
+        for p in state["problems"]:
+            print("problem:    %s: %s" % (p["subject"], p["message"]))
+        if state["desired_error"]:
+            print("problem:    %s" % state["desired_error"])
+    return FAILURE if failed else OK
+
+
+def _last_pass(service: Dict[str, str]) -> Dict[str, str]:
+    """How the last pass that the timer started ended. A clean pass writes no file, so systemd is asked."""
+    at = service.get("ExecMainExitTimestamp", "")
+    if service.get("ActiveState") == "activating":
+        return {"result": "running", "at": ""}
+    if not at:
+        return {"result": "none yet since boot", "at": ""}
+    ok = service.get("Result") == "success" and service.get("ExecMainStatus") == "0"
+    return {"result": "ok" if ok else "failed", "at": at}
+
+
+def _paused_for(left: Optional[float]) -> Optional[int]:
+    return int(left + 0.5) or 1 if left is not None and left > 0 else None
+
+
+def spell(seconds: int) -> str:
+    parts = []
+    for unit, name in ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")):
+        if seconds >= unit:
+            parts.append("%d%s" % (seconds // unit, name))
+            seconds %= unit
+    return "".join(parts)
