@@ -1,0 +1,27 @@
+# Copyright (c) 2026, the kindnet.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the tests of every scenario are given."""
+
+from __future__ import annotations
+
+import pytest
+from nodes import Node, load_nodes
+
+NODES = load_nodes()
+
+
+@pytest.fixture(scope="session")
+def nodes() -> dict[str, Node]:
+    return NODES
+
+
+@pytest.fixture(scope="session", params=sorted(NODES))
+def node(request: pytest.FixtureRequest) -> Node:
+    """Each node in turn."""
+    return NODES[request.param]
+
+
+@pytest.fixture(scope="session")
+def peers(node: Node) -> dict[str, Node]:
+    return {n: p for n, p in NODES.items() if p is not node}

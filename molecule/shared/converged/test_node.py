@@ -1,0 +1,166 @@
+# Copyright (c) 2026, the kindnet.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A converged node, point by point: what somebody who knows kindnet looks for."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+
+import pytest
+from nodes import (
+    CHAIN,
+    CONFLIST,
+    PROTOCOL,
+    SERVICE,
+    TIMER,
+    Node,
+    assert_converged,
+    by_text,
+    expected_chain,
+    expected_conflist,
+    expected_routes,
+)
+
+Nodes = dict[str, Node]
+
+
+class TestRoutes:
+    def test_one_per_peer_and_pod_cidr_and_nothing_else_of_ours(self, node: Node, nodes: Nodes) -> None:
+        assert node.routes(f"proto {PROTOCOL}") == by_text(expected_routes(node, nodes))
+
+    def test_none_of_another_protocol_to_a_pod_cidr(self, node: Node, nodes: Nodes) -> None:
+        cidrs = [c for n in nodes.values() for c in n.pod_cidrs]
+        assert [r for r in node.routes() if r["dst"] in cidrs and r["protocol"] != PROTOCOL] == []
+
+    def test_none_to_its_own_pod_cidr(self, node: Node) -> None:
+        assert [r for r in node.routes() if r["dst"] in node.pod_cidrs] == []
+
+    def test_their_protocol_has_a_name(self, node: Node, peers: Nodes) -> None:
+        lines = node.sh("ip route show proto kindnet").splitlines()
+        assert sorted(line.split()[0] for line in lines) == sorted(c for p in peers.values() for c in p.pod_cidrs)
+        assert all(" proto kindnet" in line for line in node.sh("ip route show").splitlines() if line.split()[0] in {x.split()[0] for x in lines})
+
+    def test_the_kernel_takes_them(self, node: Node, peers: Nodes) -> None:
+        for peer in peers.values():
+            for cidr in peer.pod_cidrs:
+                (route,) = node.json(f"ip -json route get {cidr.split('/')[0]}")
+                assert route["gateway"] == peer.node_ips[0]
+
+
+class TestMasquerade:
+    def test_chain_and_jump_are_kindnetds_to_the_letter(self, node: Node) -> None:
+        assert node.chain_lines() == expected_chain(node.cluster_cidrs)
+
+    def test_no_second_one_in_the_other_flavour(self, node: Node) -> None:
+        holders = [f for f in ("nft", "legacy") if CHAIN in node.run(f"iptables-{f}-save -t nat").stdout]
+        assert len(holders) == 1
+
+    def test_nothing_for_a_family_without_a_cluster_cidr(self, node: Node) -> None:
+        assert CHAIN not in node.run("ip6tables-save -t nat").stdout
+
+    def test_nft_sees_the_same(self, node: Node) -> None:
+        if CHAIN not in node.run("iptables-nft-save -t nat").stdout:
+            pytest.skip("this node's rules are in legacy tables")
+        # Without nft on a node, its rules were read by iptables alone.
+        if node.run("command -v nft").rc != 0:
+            pytest.skip("no nft here")
+        objects = node.json("nft --json list table ip nat")["nftables"]
+        rules = [o["rule"] for o in objects if "rule" in o]
+        assert len([r for r in rules if r["chain"] == CHAIN]) == len(node.cluster_cidrs) + 1
+        assert len([r for r in rules if r["chain"] == "POSTROUTING" and {"jump": {"target": CHAIN}} in r["expr"]]) == 1
+
+
+class TestConflist:
+    def test_as_data(self, node: Node, nodes: Nodes) -> None:
+        assert json.loads(node.read(CONFLIST)) == expected_conflist(node, nodes)
+
+    def test_only_root_writes_it(self, node: Node) -> None:
+        assert node.sh(f"stat -c '%F %a %U %G' {CONFLIST} /etc/cni/net.d") == "regular file 644 root root\ndirectory 755 root root\n"
+
+    def test_it_is_the_one_that_a_runtime_loads(self, node: Node) -> None:
+        names = node.sh("ls -A /etc/cni/net.d").split()
+        assert min(names) == "10-kindnet.conflist"
+        assert [n for n in names if "kindnet" in n] == ["10-kindnet.conflist"]
+
+    def test_every_plugin_is_where_a_runtime_looks_and_speaks_the_version(self, node: Node) -> None:
+        for plugin in ("ptp", "host-local", "portmap", "loopback"):
+            answer = node.json(f"CNI_COMMAND=VERSION /opt/cni/bin/{plugin} </dev/null")
+            assert "0.3.1" in answer["supportedVersions"], plugin
+
+
+class TestHost:
+    def test_forwards(self, node: Node) -> None:
+        assert node.sh("sysctl -n net.ipv4.ip_forward") == "1\n"
+
+    def test_forwards_after_a_reboot(self, node: Node) -> None:
+        # What systemd applies at boot: of each key the last file wins.
+        lines = node.sh("systemd-analyze cat-config sysctl.d").splitlines()
+        values = [m.group(1) for m in (re.match(r"\s*-?net[./]ipv4[./]ip_forward\s*=\s*(\d+)", line) for line in lines) if m]
+        assert values and values[-1] == "1"
+
+    def test_is_healthy(self, node: Node) -> None:
+        assert node.sh("systemctl --failed --no-legend --plain") == ""
+
+
+class TestReconcile:
+    def test_timer_runs_now_and_after_a_reboot(self, node: Node) -> None:
+        assert node.host.service(TIMER).is_running
+        assert node.host.service(TIMER).is_enabled
+
+    def test_every_ten_seconds_to_well_under_one(self, node: Node) -> None:
+        timer = node.show(TIMER, "TimersMonotonic", "TimersCalendar", "AccuracyUSec", "RandomizedDelayUSec", "NextElapseUSecMonotonic")
+        assert "OnUnitActiveUSec=10s" in timer["TimersMonotonic"]
+        assert timer["TimersCalendar"] == ""
+        assert re.fullmatch(r"\d+(us|ms)", timer["AccuracyUSec"])
+        assert timer["RandomizedDelayUSec"] == "0"
+        assert timer["NextElapseUSecMonotonic"] not in ("", "infinity")
+
+    def test_passes_complete_in_sync(self, node: Node) -> None:
+        assert node.await_pass() == "0"
+        assert node.show(SERVICE, "Result")["Result"] == "success"
+
+    def test_is_hardened(self, node: Node) -> None:
+        last = node.sh(f"systemd-analyze security --no-pager {SERVICE}").splitlines()[-1]
+        exposure = re.search(r"(\d+\.\d+)", last)
+        assert exposure and float(exposure.group(1)) <= 3.0, last
+
+    def test_only_root_writes_what_it_trusts(self, node: Node) -> None:
+        loose = "find /etc/kindnet /usr/local/lib/kindnet /usr/local/sbin/kindnet-reconcile ! -type l '(' -perm /022 -o ! -uid 0 ')'"
+        assert node.run("test -s /etc/kindnet/desired.json").rc == 0
+        assert node.run(loose).stdout == ""
+        assert node.sh("stat -c '%a %U %G' /etc/kindnet /etc/kindnet/desired.json") == "755 root root\n644 root root\n"
+
+
+class TestTheseTestsCanFail:
+    """The assertions above that other scenarios build on, against a state that is wrong in one point."""
+
+    def test_by_a_route(self, node: Node, nodes: Nodes) -> None:
+        changed = copy.copy(nodes)
+        peer = next(n for n in nodes.values() if n is not node)
+        other = copy.copy(peer)
+        other.pod_cidrs = ["10.244.255.0/24"]
+        changed[peer.name] = other
+        with pytest.raises(AssertionError):
+            assert_converged(node, changed)
+
+    def test_by_a_next_hop(self, node: Node, nodes: Nodes) -> None:
+        peer = next(n for n in nodes.values() if n is not node)
+        other = copy.copy(peer)
+        other.node_ips = ["172.18.0.250"]
+        with pytest.raises(AssertionError):
+            assert_converged(node, {**nodes, peer.name: other})
+
+    def test_by_a_rule(self, node: Node, nodes: Nodes) -> None:
+        other = copy.copy(node)
+        other.cluster_cidrs = [*node.cluster_cidrs, "10.245.0.0/16"]
+        with pytest.raises(AssertionError):
+            assert_converged(other, {**nodes, node.name: other})
+
+    def test_by_the_conflist(self, node: Node, nodes: Nodes) -> None:
+        other = copy.copy(node)
+        other.pod_cidrs = ["10.244.254.0/24"]
+        with pytest.raises(AssertionError):
+            assert_converged(other, {**nodes, node.name: other})

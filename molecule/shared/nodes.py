@@ -1,0 +1,380 @@
+# Copyright (c) 2026, the kindnet.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The nodes of the scenario as tests see them: what the inventory says of them, and what their own tools print.
+
+Nothing here imports or runs our code; kindnet-reconcile is only ever started as systemd does it.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import json
+import os
+import re
+import shlex
+import subprocess
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+import testinfra
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+INVENTORY = ROOT / os.environ.get("KINDNET_INVENTORY", ".lab/inventory.yml")
+EPHEMERAL = Path(os.environ.get("MOLECULE_EPHEMERAL_DIRECTORY", ROOT / ".lab"))
+LAB = Path("/run/kindnet-lab")
+
+PROTOCOL = "107"
+CHAIN = "KIND-MASQ-AGENT"
+CONFLIST = "/etc/cni/net.d/10-kindnet.conflist"
+SERVICE = "kindnet-reconcile.service"
+TIMER = "kindnet-reconcile.timer"
+
+PASS_LIMIT = 40  # seconds until a pass must have completed: a period, a wait for a lock, and a slow machine
+
+
+class Node:
+    """One node, reached as Ansible reaches it."""
+
+    def __init__(self, name: str, declared: dict[str, Any], cluster_cidrs: list[str]) -> None:
+        self.name = name
+        self.node_ips: list[str] = declared["kindnet_node_ips"]
+        self.pod_cidrs: list[str] = declared["kindnet_pod_cidrs"]
+        self.cluster_cidrs = cluster_cidrs
+
+    def __repr__(self) -> str:
+        return self.name
+
+    @cached_property
+    def host(self) -> testinfra.host.Host:
+        return testinfra.get_host(
+            f"ssh://{self.name}",
+            sudo=True,
+            ssh_config=str(ROOT / ".lab/ssh_config"),
+            # Where the lab looks for connections that a restart of the node has made useless.
+            controlpath=str(LAB / "ssh/%%C"),
+        )
+
+    def run(self, command: str) -> testinfra.backend.base.CommandResult:
+        return self.host.run("sh -c %s", command)
+
+    def sh(self, command: str) -> str:
+        done = self.run(command)
+        assert done.rc == 0, f"{self.name}: {command}: exit code {done.rc}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def json(self, command: str) -> Any:
+        return json.loads(self.sh(command) or "[]")
+
+    # --- What the kernel holds
+
+    def routes(self, selector: str = "", family: int = 4) -> list[dict[str, Any]]:
+        """Routes as data, sorted; protocols and the like as numbers, so that no file of ours can rename them."""
+        rows = self.json(f"ip -{family} -N -details -json route show table main {selector}")
+        return sorted(rows, key=lambda r: json.dumps(r, sort_keys=True))
+
+    def own_routes(self, family: int = 4) -> dict[str, str]:
+        """Destination to next hop, of the routes of our protocol."""
+        rows = self.routes(f"proto {PROTOCOL}", family)
+        found = {r["dst"]: r.get("gateway", json.dumps(r)) for r in rows}
+        assert len(found) == len(rows), f"{self.name}: two routes of ours to one destination: {rows}"
+        return found
+
+    def peer_interface(self, address: str) -> dict[str, Any]:
+        """The interface that reaches a peer."""
+        (route,) = self.json(f"ip -json route get {address}")
+        (link,) = self.json(f"ip -json link show dev {route['dev']}")
+        return link
+
+    def nat(self, save: str = "iptables-save") -> list[str]:
+        return [line for line in self.sh(f"{save} -t nat").splitlines() if not line.startswith("#")]
+
+    def chain_lines(self, save: str = "iptables-save") -> list[str]:
+        """All that names our chain, in order: its declaration, its jump, its rules."""
+        return [line for line in self.nat(save) if CHAIN in line]
+
+    # --- Passes
+
+    def show(self, unit: str, *properties: str) -> dict[str, str]:
+        out = self.sh(f"systemctl show --property={','.join(properties)} {unit}")
+        return dict(line.split("=", 1) for line in out.splitlines())
+
+    def monotonic(self) -> int:
+        return int(self.sh("/usr/bin/python3 -I -S -c 'import time; print(time.monotonic_ns() // 1000)'"))
+
+    def last_pass(self) -> tuple[int, int, str]:
+        """When the last pass began and ended (monotonic, µs; 0 while it runs), and its exit code."""
+        p = self.show(SERVICE, "ExecMainStartTimestampMonotonic", "ExecMainExitTimestampMonotonic", "ExecMainStatus")
+        return int(p["ExecMainStartTimestampMonotonic"]), int(p["ExecMainExitTimestampMonotonic"]), p["ExecMainStatus"]
+
+    def await_pass(self, since: int | None = None) -> str:
+        """Wait until a pass that the timer began after ``since`` (default: now) has ended; its exit code."""
+        since = self.monotonic() if since is None else since
+        return until(f"{self.name}: a pass completes", lambda: self._completed_after(since), PASS_LIMIT)
+
+    def do_pass(self) -> str:
+        """Have systemd make a pass now, as its timer would, and wait for it; its exit code."""
+        since = self.monotonic()
+        while True:
+            # Waits for the end. It joins a pass that the timer has begun already, which may have looked before the damage was done.
+            self.run(f"systemctl start {SERVICE}")
+            code = self._completed_after(since)
+            if code is not None:
+                return code
+
+    def _completed_after(self, since: int) -> str | None:
+        began, ended, code = self.last_pass()
+        return code if began > since and ended >= began else None
+
+    # --- The journal
+
+    def cursor(self) -> str:
+        return self.sh("journalctl --sync; journalctl --lines=0 --show-cursor --quiet").split("-- cursor: ")[1].strip()
+
+    def journal(self, cursor: str) -> list[str]:
+        """What the journal has of the service since, systemd's lines about it included."""
+        lines = self.sh(f"journalctl --sync; journalctl --quiet --output=cat --after-cursor={shlex.quote(cursor)} --unit={SERVICE}")
+        return lines.splitlines()
+
+    # --- Files
+
+    def write(self, path: str, content: str) -> None:
+        """In place, as an editor or a careless script does."""
+        encoded = base64.b64encode(content.encode()).decode()
+        self.sh(f"echo {encoded} | base64 -d > {path}")
+
+    def read(self, path: str) -> str:
+        return self.sh(f"cat {path}")
+
+
+@dataclass
+class Run:
+    """What a run of a playbook did, by the record_runs callback."""
+
+    playbook: str
+    check: bool
+    changed: list[dict[str, Any]]
+    failed: list[dict[str, Any]]
+    unreachable: list[str]
+    rc: int = 0
+    output: str = field(default="", repr=False)
+
+    def pairs(self) -> list[tuple[str, str]]:
+        return sorted((c["host"], c["task"]) for c in self.changed)
+
+    def messages(self, host: str) -> str:
+        return "\n".join(f["msg"] for f in self.failed if f["host"] == host)
+
+
+def runs() -> list[Run]:
+    """The runs of this scenario since it was prepared, in order."""
+    path = EPHEMERAL / "runs.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    rows = [Run(**json.loads(line)) for line in lines]
+    last = max((i for i, r in enumerate(rows) if r.playbook == "prepare.yml"), default=-1)
+    return rows[last + 1 :]
+
+
+def load_inventory() -> dict[str, Any]:
+    return yaml.safe_load(INVENTORY.read_text(encoding="utf-8"))
+
+
+def load_nodes() -> dict[str, Node]:
+    group = load_inventory()["kindnet_nodes"]
+    return {name: Node(name, declared, group["vars"]["kindnet_cluster_cidrs"]) for name, declared in group["hosts"].items()}
+
+
+def expected_routes(node: Node, nodes: dict[str, Node]) -> list[dict[str, Any]]:
+    """The routes of ours that a node must have, as `ip -N -details -json` prints them: one per peer and pod CIDR, and not a word more."""
+    return [
+        {
+            "type": "1",
+            "dst": cidr,
+            "gateway": peer.node_ips[0],
+            "dev": node.peer_interface(peer.node_ips[0])["ifname"],
+            "protocol": PROTOCOL,
+            "scope": "0",
+            "flags": [],
+        }
+        for peer in nodes.values()
+        if peer is not node
+        for cidr in peer.pod_cidrs
+    ]
+
+
+def expected_chain(cluster_cidrs: list[str]) -> list[str]:
+    """What `iptables-save` prints of kindnetd's chain, down to the letter."""
+    return [
+        f":{CHAIN} - [0:0]",
+        "-A POSTROUTING -m addrtype ! --dst-type LOCAL -m comment --comment"
+        ' "kind-masq-agent: ensure nat POSTROUTING directs all non-LOCAL destination traffic to our custom KIND-MASQ-AGENT chain"'
+        " -j KIND-MASQ-AGENT",
+        *(
+            f'-A {CHAIN} -d {cidr} -m comment --comment "kind-masq-agent: local traffic is not subject to MASQUERADE" -j RETURN'
+            for cidr in cluster_cidrs
+        ),
+        f"-A {CHAIN} -m comment --comment"
+        ' "kind-masq-agent: outbound traffic is subject to MASQUERADE (must be last in chain)" -j MASQUERADE',
+    ]
+
+
+def expected_conflist(node: Node, nodes: dict[str, Node]) -> dict[str, Any]:
+    peer = next(p for p in nodes.values() if p is not node)
+    families = {ipaddress.ip_network(c).version for c in node.pod_cidrs}
+    return {
+        "cniVersion": "0.3.1",
+        "name": "kindnet",
+        "plugins": [
+            {
+                "type": "ptp",
+                "ipMasq": False,
+                "ipam": {
+                    "type": "host-local",
+                    "dataDir": "/run/cni-ipam-state",
+                    "routes": [{"dst": {4: "0.0.0.0/0", 6: "::/0"}[f]} for f in sorted(families)],
+                    "ranges": [[{"subnet": cidr}] for cidr in node.pod_cidrs],
+                },
+                "mtu": node.peer_interface(peer.node_ips[0])["mtu"],
+            },
+            {"type": "portmap", "capabilities": {"portMappings": True}},
+        ],
+    }
+
+
+def assert_converged(node: Node, nodes: dict[str, Node], save: str = "iptables-save") -> None:
+    """The state that a converge makes and that every pass restores."""
+    assert node.routes(f"proto {PROTOCOL}") == by_text(expected_routes(node, nodes)), node
+    assert node.chain_lines(save) == expected_chain(node.cluster_cidrs), node
+    assert json.loads(node.read(CONFLIST)) == expected_conflist(node, nodes), node
+    assert node.sh("sysctl -n net.ipv4.ip_forward") == "1\n", node
+
+
+def by_text(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(rows, key=lambda r: json.dumps(r, sort_keys=True))
+
+
+def until(what: str, probe: Callable[[], Any], limit: float = 30, period: float = 0.2) -> Any:
+    """What ``probe`` returns once it is not None."""
+    deadline = time.monotonic() + limit
+    while True:
+        value = probe()
+        if value is not None:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {limit:g} s: {what}")
+        time.sleep(period)
+
+
+def lab(*arguments: str) -> str:
+    """A verb of the lab, such as nodes stop NODE."""
+    script, *rest = arguments
+    done = subprocess.run([ROOT / "lab" / script, *rest], cwd=ROOT, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, f"lab/{' '.join(arguments)}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def play(playbook: str, *arguments: str, inventory: Path = INVENTORY, **environment: str) -> Run:
+    """Run a playbook as an operator does, from the checkout; what it changed."""
+    return start_play(playbook, *arguments, inventory=inventory, **environment)()
+
+
+def start_play(playbook: str, *arguments: str, inventory: Path = INVENTORY, **environment: str) -> Callable[[], Run]:
+    """The same, begun; the result when called."""
+    record = EPHEMERAL / f"run-{time.monotonic_ns()}"
+    record.mkdir(parents=True)
+    variables = {k: v for k, v in os.environ.items() if not k.startswith("ANSIBLE_")}
+    variables.update(
+        ANSIBLE_CONFIG=str(ROOT / "ansible.cfg"),
+        ANSIBLE_CALLBACK_PLUGINS=str(ROOT / "molecule/shared/callback"),
+        ANSIBLE_CALLBACKS_ENABLED="record_runs",
+        MOLECULE_EPHEMERAL_DIRECTORY=str(record),
+        **environment,
+    )
+    command = [ROOT / ".venv/bin/ansible-playbook", "-i", inventory, ROOT / "playbooks" / playbook, *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def result() -> Run:
+        output, _unused = process.communicate(timeout=300)
+        lines = (record / "runs.jsonl").read_text(encoding="utf-8").splitlines() if (record / "runs.jsonl").exists() else []
+        values = json.loads(lines[-1]) if lines else {"playbook": playbook, "check": False, "changed": [], "failed": [], "unreachable": []}
+        return Run(**values, rc=process.returncode, output=output)
+
+    return result
+
+
+class Watch:
+    """What a monitor on the node prints while something else happens, less what the marks make it print."""
+
+    command = ""
+    mark = ""  # a change that is nobody's, and undone: once the monitor prints it, it has printed all before it
+    marked = ""  # what of a line says that it is about the mark
+
+    def __init__(self, node: Node) -> None:
+        self.node, self.unit = node, f"watch-{time.monotonic_ns()}"
+        self.path = f"/run/{self.unit}"
+
+    def __enter__(self) -> Watch:
+        self.node.sh(f"systemd-run --quiet --unit={self.unit} sh -c {shlex.quote(f'exec {self.command} >{self.path} 2>&1')}")
+        self._marks_seen(again=True)
+        return self
+
+    def changes(self) -> list[str]:
+        """What was seen so far."""
+        self._marks_seen(again=False)
+        return [line.strip() for line in self.node.read(self.path).splitlines() if self.marked not in line]
+
+    def _marks_seen(self, again: bool) -> None:
+        """Make a mark and wait until it is seen; a monitor that does not listen yet will not see the first one."""
+        before = self._count()
+        self.node.sh(self.mark)
+
+        def seen() -> bool | None:
+            if self._count() >= before + 2:
+                return True
+            if again:
+                self.node.sh(self.mark)
+            return None
+
+        until(f"{self.command} prints", seen)
+
+    def _count(self) -> int:
+        return self.node.sh(f"touch {self.path}; cat {self.path}").count(self.marked)
+
+    def __exit__(self, *unused: Any) -> None:
+        self.node.run(f"systemctl stop {self.unit}; rm -f {self.path}")
+
+
+class RouteWatch(Watch):
+    """Every change of a route of any family, a line each."""
+
+    command = "ip -N -o monitor route"
+    mark = "ip route add blackhole 203.0.113.255 && ip route del blackhole 203.0.113.255"
+    marked = "203.0.113.255"
+
+
+class RuleWatch(Watch):
+    """Every transaction of nftables, which iptables-nft uses too, a line each."""
+
+    command = "sh -c 'nft monitor | grep --line-buffered new.generation'"
+    mark = "nft add table inet probe; nft delete table inet probe"
+    marked = "(nft)"
+
+
+def table_json(rows: list[dict[str, Any]]) -> str:
+    return json.dumps({"kindnet_node_table": rows})
+
+
+def declared_table(nodes: dict[str, Node]) -> list[dict[str, Any]]:
+    return [{"name": n.name, "node_ips": n.node_ips, "pod_cidrs": n.pod_cidrs} for n in nodes.values()]
+
+
+def numbers(lines: list[str], pattern: str) -> Iterator[int]:
+    for line in lines:
+        match = re.search(pattern, line)
+        if match:
+            yield int(match.group(1))
