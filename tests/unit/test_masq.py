@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 
 import pytest
-
 from ansible_collections.kindnet.host.plugins.module_utils import _firewall, _masq
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.module_utils._plan_chain import Edit, Found, leads_to, wanted_jump, wanted_rules

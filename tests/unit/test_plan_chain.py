@@ -6,9 +6,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from ansible_collections.kindnet.host.plugins.module_utils._firewall import restore_script
 from ansible_collections.kindnet.host.plugins.module_utils._plan_chain import (
     Found,
@@ -23,6 +20,8 @@ from ansible_collections.kindnet.host.plugins.module_utils._plan_chain import (
     wanted_jump,
     wanted_rules,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 HERE = Place("nft", "ipv4")
 CHAIN = "KIND-MASQ-AGENT"
