@@ -82,7 +82,7 @@ def plan(section: Section, actual: Actual) -> Plan:
     changes: List[Change] = []
     problems: List[Problem] = []
     notes: List[str] = []
-    wanted = {key: value for key, value in section["sysctls"]}
+    wanted = dict(section["sysctls"])
     if actual.before is not None:
         entries = _before.merged(actual.before, actual.values, wanted)
         if entries != actual.before:

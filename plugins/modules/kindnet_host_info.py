@@ -36,6 +36,10 @@ options:
     description: Fail when such a daemon runs, naming it.
     type: bool
     default: false
+  fail_on_pods:
+    description: Fail when pods run that have their network from the recorded or usual CNI configuration, naming them.
+    type: bool
+    default: false
 attributes:
   check_mode:
     support: full
@@ -113,6 +117,12 @@ pyroute2_problem:
   returned: always
   type: str
   sample: is not installed for /usr/bin/python3
+pods:
+  description: Addresses that host-local has given to pods whose interface is up, and the container that holds each.
+  returned: always
+  type: list
+  elements: dict
+  sample: [{ip: 10.244.1.2, container: 3f5c2e, interface: veth1b2c3d}]
 rivals:
   description: Daemons of O(rival_daemons) that run.
   returned: always
@@ -121,6 +131,7 @@ rivals:
   sample: [{name: kindnetd, pid: 812, command: /bin/kindnetd}]
 """
 
+import json
 import os
 import platform
 import re
@@ -128,8 +139,9 @@ import shlex
 import sys
 
 from ansible.module_utils.basic import AnsibleModule
-
-from ansible_collections.kindnet.host.plugins.module_utils import _pyroute2_dep
+from ansible_collections.kindnet.host.plugins.module_utils import _desired, _files, _pyroute2_dep
+from ansible_collections.kindnet.host.plugins.module_utils._conflist_data import read_text, stores_of
+from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 
 TOOLS = (
     "ip",
@@ -223,37 +235,77 @@ def running(names):
     return found
 
 
+def pods(module):
+    """Allocations of host-local, by the configuration in use, to which a host route leads. One without is what a crash left."""
+    path = "/etc/cni/net.d/10-kindnet.conflist"
+    recorded = _desired.load().sections.get("conflist")
+    conflist = recorded["conflist"] if recorded else read_text(_files.read_bytes(path) or b"")
+    allocations = {}
+    for folder in stores_of(conflist):
+        for name in _files.names_in(folder) or ():
+            if re.match(r"[0-9a-f:.]+\Z", name) and any(c in name for c in ".:"):
+                content = _files.read_bytes(os.path.join(folder, name)) or b""
+                allocations[name] = content.decode("utf-8", "replace").split("\n")[0].strip()
+    if not allocations:
+        return []
+    interfaces = {}
+    for family in ("-4", "-6"):
+        rc, out, _err = module.run_command(["ip", "-json", family, "route", "show", "table", "main"], path_prefix="/usr/sbin:/sbin")
+        for route in json.loads(out or "[]") if rc == 0 else ():
+            interfaces[route["dst"]] = route.get("dev", "")
+    return [
+        {"ip": ip, "container": container[:64], "interface": interfaces[ip]} for ip, container in sorted(allocations.items()) if ip in interfaces
+    ]
+
+
+def refuse(module, result, problem):
+    module.fail_json(msg="%s: %s" % (platform.node(), problem), rivals=result["rivals"], pods=result["pods"])
+
+
 def main():
     module = AnsibleModule(
-        argument_spec=dict(
-            packages=dict(type="dict", default={}),
-            rival_daemons=dict(type="list", elements="str", default=["kindnetd", "flanneld", "kube-router", "ip-masq-agent"]),
-            fail_on_rivals=dict(type="bool", default=False),
-        ),
+        argument_spec={
+            "packages": {"type": "dict", "default": {}},
+            "rival_daemons": {"type": "list", "elements": "str", "default": ["kindnetd", "flanneld", "kube-router", "ip-masq-agent"]},
+            "fail_on_rivals": {"type": "bool", "default": False},
+            "fail_on_pods": {"type": "bool", "default": False},
+        },
         supports_check_mode=True,
     )
     distribution = os_release()
     packages = packages_of(module.params["packages"], distribution)
-    result = dict(
-        changed=False,
-        distribution=distribution,
-        package_manager="apt" if find_tool("apt-get") else "dnf" if find_tool("dnf") else "",
-        packages=packages,
-        missing_packages=missing_of(module, packages),
-        tools={name: find_tool(name) for name in TOOLS},
-        cni_plugin_dirs=[d for d in CNI_PLUGIN_DIRS if os.path.exists(os.path.join(d, "host-local"))],
-        python_version=platform.python_version(),
-        pyroute2_problem=pyroute2_problem(module),
-        complete=False,
-        rivals=running(set(module.params["rival_daemons"])),
-    )
-    result["complete"] = not (result["missing_packages"] or result["pyroute2_problem"])
+    missing, problem = missing_of(module, packages), pyroute2_problem(module)
+    try:
+        running_pods = pods(module)
+    except KindnetError as e:
+        module.fail_json(msg="%s: %s" % (platform.node(), e), field=e.field, value=str(e.value), remedy=e.remedy)
+    result = {
+        "changed": False,
+        "distribution": distribution,
+        "package_manager": "apt" if find_tool("apt-get") else "dnf" if find_tool("dnf") else "",
+        "packages": packages,
+        "missing_packages": missing,
+        "complete": not (missing or problem),
+        "tools": {name: find_tool(name) for name in TOOLS},
+        "cni_plugin_dirs": [d for d in CNI_PLUGIN_DIRS if os.path.exists(os.path.join(d, "host-local"))],
+        "python_version": platform.python_version(),
+        "pyroute2_problem": problem,
+        "pods": running_pods,
+        "rivals": running(set(module.params["rival_daemons"])),
+    }
     if result["rivals"] and module.params["fail_on_rivals"]:
-        named = ", ".join("%s (pid %d: %s)" % (r["name"], r["pid"], r["command"]) for r in result["rivals"])
-        module.fail_json(
-            msg="%s: rival_daemons: %s: runs here and would fight over the same routes and rules. Stop it and keep it from starting again; "
-            "nothing was changed." % (platform.node(), named),
-            **result
+        refuse(
+            module,
+            result,
+            "rival_daemons: %s: runs here and would fight over the same routes and rules. Stop it and keep it from starting again; nothing was changed."
+            % ", ".join("%s (pid %d: %s)" % (r["name"], r["pid"], r["command"]) for r in result["rivals"]),
+        )
+    if running_pods and module.params["fail_on_pods"]:
+        refuse(
+            module,
+            result,
+            "pods: %s: run here and would lose their network. Stop them, or force it with -e kindnet_teardown_force=true; nothing was changed."
+            % ", ".join("%(ip)s (container %(container)s, %(interface)s)" % p for p in running_pods),
         )
     module.exit_json(**result)
 

@@ -95,7 +95,6 @@ remedy:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.kindnet.host.plugins.module_utils import _sysctl
 from ansible_collections.kindnet.host.plugins.module_utils._module import COMMON_OPTIONS, run
 
@@ -104,8 +103,8 @@ def main():
     module = AnsibleModule(
         argument_spec=dict(
             COMMON_OPTIONS,
-            sysctls=dict(type="dict", default={}),
-            keep_ra_routes=dict(type="bool", default=True),
+            sysctls={"type": "dict", "default": {}},
+            keep_ra_routes={"type": "bool", "default": True},
         ),
         supports_check_mode=True,
     )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 __metaclass__ = type
 
-import json
 import os
 import subprocess
 import sys

@@ -12,11 +12,10 @@ import ipaddress
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from ansible_collections.kindnet.host.plugins.module_utils import _node_table as table
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
+from hypothesis import given
+from hypothesis import strategies as st
 
 CLUSTER = ("10.244.0.0/16", "fd00:10:244::/48")
 

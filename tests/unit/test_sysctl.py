@@ -8,7 +8,6 @@ from __future__ import annotations
 __metaclass__ = type
 
 import pytest
-
 from ansible_collections.kindnet.host.plugins.module_utils import _before, _sysctl
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 
