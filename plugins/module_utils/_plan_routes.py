@@ -284,6 +284,8 @@ class _Planner:
         adopted = at_key[0] if len(at_key) == 1 and _is_kindnetds(at_key[0], self.known) else None
         rivals = [r for r in routes if not self._is_own(r) and _competes(r) and r is not adopted]
         exact = next((r for r in own if r.gateway == peer.gateway and _is_plain(r)), None)
+        if exact is not None and any(_is_deleted_as(exact, r) for r in own[own.index(exact) + 1 :]):
+            exact = None  # it could not be told from the double behind it, so one of them is made the only one
 
         entangled = next((r for r in own if r.family == AF_INET6 and r.hops), None)
         if entangled is not None:
@@ -321,11 +323,12 @@ class _Planner:
                 "route %s of %s: goes ahead of a foreign route of a higher metric, which stays: %s" % (peer.cidr, peer.node, self._text(behind))
             )
         if at_key:
-            # All of them are ours, or the only one is kindnetd's. Those behind the first carry nothing, so they go before it is replaced as the only one.
-            for double in at_key[1:]:
+            # All of them are ours, or the only one is kindnetd's. The kernel deletes the first that a request fits, so they go from the
+            # front, each by its own description, until one is left to be replaced.
+            for double in at_key[:-1]:
                 self._remove(self.early, double, peer.node, "doubles a route of ours")
-            reason = "kindnetd's, taken over" if adopted is not None else _difference(at_key[0], peer)
-            self._change(self.main, "replace", peer, at_key[0], reason)
+            reason = "kindnetd's, taken over" if adopted is not None else _difference(at_key[-1], peer)
+            self._change(self.main, "replace", peer, at_key[-1], reason)
         else:
             self._change(self.main, "add", peer, None, "missing" if not own else _difference(own[0], peer))
         self._remove_all(peer, own, None, "another one takes its place", without=at_key)
@@ -580,6 +583,16 @@ def _inside(route: Route, network: Tuple[int, int, int]) -> bool:
         return False
     shift = BITS[family] - prefix
     return int.from_bytes(route.dst, "big") >> shift == first >> shift
+
+
+def _is_deleted_as(route: Route, other: Route) -> bool:
+    """Whether the kernel, asked to delete ``other``, could take ``route`` for it.
+
+    Of several next hops it compares the first ones only, and it compares nothing that the request leaves out.
+    """
+    if (route.metric, route.tos, route.type) != (other.metric, other.tos, other.type):
+        return False
+    return bool(other.hops or other.nexthop_id) or other.gateway in (b"", route.gateway)
 
 
 def _difference(route: Route, peer: Peer) -> str:

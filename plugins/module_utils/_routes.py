@@ -181,8 +181,8 @@ def _require_permission() -> None:
     """Raise unless this process may change routes; check mode too, because a real run would fail."""
     capable = True
     try:
-        with open("/proc/self/status", encoding="ascii", errors="replace") as f:
-            capable = any(line.startswith("CapEff:") and int(line.split()[1], 16) >> CAP_NET_ADMIN & 1 for line in f)
+        with open("/proc/self/status", "rb") as f:
+            capable = any(line.startswith(b"CapEff:") and int(line.split()[1], 16) >> CAP_NET_ADMIN & 1 for line in f)
     except OSError:
         pass  # without /proc the kernel's own refusal will tell
     if not capable:

@@ -16,7 +16,8 @@ description:
     family, default metric, no source hint. These are the routes of kindnetd, the network plugin of kind, under a route protocol of their own."
   - The host's own pod CIDR gets no route, as its pods have host routes made by the CNI plugin C(ptp).
   - Whatever is wrong with the routes of this protocol in this table (missing, another next hop or metric, doubled, left over from a node
-    or pod CIDR that is gone) is right after one run. A changed next hop is one replace, without a moment in between. A changed pod CIDR is routed before the old route goes.
+    or pod CIDR that is gone) is right after one run.
+    A changed next hop is one replace, without a moment in between. A changed pod CIDR is routed before the old route goes.
     kindnetd leaves routes of nodes that are gone for ever.
   - Routes of another protocol are never changed. One that already leads a peer's pod CIDR to the right next hop serves the peer and
     stays. One that is in the way is a problem of this peer by name. kindnetd deletes it.

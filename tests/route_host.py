@@ -1,0 +1,242 @@
+# Copyright (c) 2026, the kindnet.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A host to route on: network and mount namespaces with one link in the node network, and kindnet_route run inside them for real.
+
+What it tells about the host it has from ``ip``, never from the code under test.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import Any
+
+# Imports Ansible once and forks for each run, so that a table of a hundred runs takes seconds. One request and one answer per line.
+SERVER = r"""
+import ctypes, json, os, subprocess, sys
+
+NEWNET, NEWNS = 0x40000000, 0x00020000
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def run(*command):
+    subprocess.run(command, check=True)
+
+
+def enter(namespaces):
+    if libc.unshare(namespaces):
+        raise OSError(ctypes.get_errno(), "unshare")
+
+
+def fresh():
+    # Namespaces that nobody has been in, an empty /run, and an /etc of which nothing is kept.
+    enter(NEWNET)
+    if os.path.ismount("/run") and os.path.isdir("/run/etc"):
+        run("umount", "/etc", "/run")
+    run("mount", "-t", "tmpfs", "-o", "mode=755", "none", "/run")
+    os.mkdir("/run/etc")
+    os.mkdir("/run/work")
+    run("mount", "-t", "overlay", "overlay", "-o", "lowerdir=/etc,upperdir=/run/etc,workdir=/run/work", "/etc")
+    for command in sys.argv[1].split(";"):
+        run(*command.split())
+
+
+enter(NEWNS)
+run("mount", "--make-rprivate", "/")
+fresh()
+
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.kindnet.host.plugins.modules import kindnet_route
+from ansible_collections.kindnet.host.plugins.module_utils import _desired, _files, _netlink, _routes
+from ansible_collections.kindnet.host.plugins.module_utils._plan import Plan
+
+
+def refuse(*args, **kwargs):
+    raise AssertionError("a write where none may be: %r %r" % (args, kwargs))
+
+
+def answer(request):
+    if request["read_only"]:
+        _netlink.Writer.__init__ = refuse
+        _files.write_atomic = _files.remove = refuse
+    if request["without_pyroute2"]:
+        sys.path[:] = [p for p in sys.path if not os.path.exists(os.path.join(p, "pyroute2"))]
+        sys.meta_path[:] = [f for f in sys.meta_path if "ditable" not in repr(f)]
+    if request["uid"]:
+        os.setuid(request["uid"])
+    if request["what"] == "module":
+        with patch_module_args(request["args"]):
+            kindnet_route.main()
+    else:
+        # What kindnet-reconcile does with a section.
+        section = _desired.load().sections.get("routes")
+        plan = _routes.plan(section, _routes.read(section, None)) if section else Plan()
+        failures = () if request["what"] == "look" else _routes.apply(section, plan)
+        print(json.dumps({
+            "changes": [[c.subject, c.action] for c in plan.changes],
+            "problems": [p._asdict() for p in plan.problems + failures], "notes": plan.notes,
+        }))
+
+
+print("ready", flush=True)
+for line in sys.stdin:
+    request = json.loads(line)
+    if request["what"] == "fresh":
+        fresh()
+        print("ready", flush=True)
+        continue
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if not child:
+        for fd in (1, 2):
+            os.dup2(write_end, fd)
+        try:
+            answer(request)
+        except SystemExit:
+            pass
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
+    os.close(write_end)
+    print(json.dumps([child]), flush=True)
+    with os.fdopen(read_end) as f:
+        print(json.dumps(f.read()), flush=True)
+    os.waitpid(child, 0)
+"""
+
+# Addresses as in the guide, and a second link that leads to nobody.
+LINKS = (
+    "sysctl -qw net.ipv6.conf.default.addr_gen_mode=1;ip link set lo up;ip link add eth0 type veth peer name far0;ip link add eth1 type veth peer name far1;"
+    "ip link set eth0 up;ip link set far0 up;ip link set eth1 up;ip link set far1 up;"
+    "ip addr add 172.18.0.2/16 dev eth0;ip -6 addr add fd00:18::2/64 dev eth0 nodad;ip addr add 172.30.0.2/24 dev eth1"
+)
+
+
+class RouteHost:
+    """Runs until ``close``."""
+
+    def __init__(self, links: str = LINKS) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVER, links],
+            env=dict(
+                os.environ,
+                PYTHONPATH=os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), os.path.abspath(".ansible/collections")])),
+                PYTHONDONTWRITEBYTECODE="1",
+            ),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._links = links.count("set ") - 2  # less lo and the setting
+        self._wait()
+
+    def fresh(self) -> None:
+        """As new: other namespaces, with nothing in them but the links."""
+        self._send({"what": "fresh"})
+        self._wait()
+
+    def _wait(self) -> None:
+        assert self._line() == "ready"
+        # Of the links themselves, a moment after they are up.
+        deadline = time.monotonic() + 10
+        while self.sh("ip -6 route show table local type multicast").count("ff00::/8") < self._links:
+            assert time.monotonic() < deadline, self.sh("ip -6 route show table local")
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(timeout=30)
+
+    def _send(self, request: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def start(self, what: str, args: dict[str, Any] | None = None, **request: Any) -> int:
+        """Begin a run; its process id. ``finish`` has to follow."""
+        defaults = {"what": what, "args": args or {}, "read_only": False, "without_pyroute2": False, "uid": 0}
+        self._send(dict(defaults, **request))
+        pid: int = json.loads(self._line())[0]
+        return pid
+
+    def finish(self) -> str:
+        output: str = json.loads(self._line())
+        return output
+
+    def module(self, check: bool = False, read_only: bool = False, without_pyroute2: bool = False, uid: int = 0, **args: Any) -> dict[str, Any]:
+        """One run of kindnet_route; its result."""
+        if isinstance(args.get("nodes"), list):
+            args["nodes"] = json.dumps(args["nodes"])
+        args.update(_ansible_check_mode=check, _ansible_diff=True)
+        self.start("module", args, read_only=read_only, without_pyroute2=without_pyroute2, uid=uid)
+        output = self.finish()
+        try:
+            result: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
+        except (ValueError, IndexError):
+            raise AssertionError(output)
+        return result
+
+    def a_pass(self, read_only: bool = False) -> dict[str, Any]:
+        """What a pass of the timer does about routes."""
+        self.start("look" if read_only else "pass", read_only=read_only)
+        output = self.finish()
+        try:
+            result: dict[str, Any] = json.loads(output)
+        except ValueError:
+            raise AssertionError(output)
+        return result
+
+    def command(self, *command: str) -> list[str]:
+        return ["nsenter", "--target", str(self.process.pid), "--net", "--mount", "--", *command]
+
+    def sh(self, script: str) -> str:
+        done = subprocess.run(self.command("sh", "-euc", script), capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, "%s\n%s\n%s" % (script, done.stdout, done.stderr)
+        return done.stdout
+
+    def routes(self) -> list[dict[str, Any]]:
+        """Every route of both families in every table, in the kernel's order, without what changes by itself."""
+        found = []
+        for family in ("-4", "-6"):
+            for route in json.loads(self.sh("ip %s -json -details route show table all" % family) or "[]"):
+                route.pop("expires", None)
+                found.append(dict(route, family=family))
+        return found
+
+    def foreign(self, protocol: str = "107") -> list[dict[str, Any]]:
+        return [r for r in self.routes() if r.get("protocol") != protocol]
+
+    def lines(self, dst: str, options: str = "") -> list[str]:
+        """What ``ip route`` prints for one destination, in order."""
+        family = "-6" if ":" in dst else "-4"
+        output = self.sh("ip %s route show %s %s" % (family, dst, options))
+        words = [" ".join(line.split()) for line in output.replace("\n\t", " ").splitlines()]
+        return [w.replace(" pref medium", "").replace("lowdelay", "0x10").replace("%s " % dst, "").strip() for w in words]
+
+    def desired(self) -> str:
+        return self.sh("cat /etc/kindnet/desired.json 2>/dev/null || true")
+
+
+def node(name: str, ips: str, cidrs: str) -> dict[str, Any]:
+    return {"name": name, "node_ips": ips.split(), "pod_cidrs": cidrs.split()}
+
+
+def table_of(count: int) -> list[dict[str, Any]]:
+    """This host, ``me``, and ``count`` peers with a pod CIDR each."""
+    peers = [
+        node("peer%d" % i, "172.18.%d.%d" % (1 + i // 250, 1 + i % 250), "10.%d.%d.0/24" % (100 + i // 250, i % 250)) for i in range(1, count + 1)
+    ]
+    return [node("me", "172.18.0.2", "10.99.0.0/24"), *peers]
