@@ -61,7 +61,7 @@ COMMIT
 """
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def legacy_lacks():
     """Why this kernel cannot do iptables-legacy; empty when it can."""
     sandbox = Sandbox()
@@ -319,6 +319,15 @@ def test_kindnetds_own_commands_make_what_is_right(sandbox, flavour):
     assert everything(sandbox)[:3] == before
 
 
+def test_a_chain_that_nobody_recorded_moves_to_the_flavour_that_is_asked_for(legacy, sandbox):
+    for tool in SAVES:
+        sandbox.run("%s-nft -t nat -N KIND-MASQ-AGENT; %s-nft -t nat %s" % (tool, tool, JUMP))
+    assert masq(sandbox, cluster_cidrs=CIDRS, flavour="legacy")["changed"]
+    assert_right(sandbox, "legacy")
+    assert [ours(sandbox, "nft", tool) for tool in SAVES] == [[], []]
+    assert masq(sandbox, cluster_cidrs=CIDRS, flavour="legacy")["changed"] is False
+
+
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_packets(sandbox, flavour):
     """A pod is seen outside with its node's address and inside with its own, and the counters of that survive a run."""
@@ -457,7 +466,7 @@ def test_bad_input_is_one_clear_error_and_changes_nothing(sandbox, options):
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_absent_leaves_a_chain_that_others_use_and_names_them(sandbox, flavour):
     masq(sandbox, cluster_cidrs=CIDRS, flavour=flavour)
-    sandbox.run("iptables-{0} -w 5 -t nat -N MINE; iptables-{0} -w 5 -t nat -A MINE -o eth7 -j KIND-MASQ-AGENT".format(flavour))
+    sandbox.run(f"iptables-{flavour} -w 5 -t nat -N MINE; iptables-{flavour} -w 5 -t nat -A MINE -o eth7 -j KIND-MASQ-AGENT")
     before = everything(sandbox)
     for check in (True, False):
         result = masq(sandbox, check=check, state="absent")
@@ -484,6 +493,29 @@ def test_a_lock_held_by_another_program_is_named_after_a_bounded_wait(legacy, sa
     assert result["failed"] and result["field"] == "/run/xtables.lock" and "lock_wait" in result["remedy"], result
     assert everything(sandbox) == before
     assert masq(sandbox, cluster_cidrs=[V4], lock_wait=1)["changed"]
+
+
+def test_the_wait_for_the_lock_is_bounded_while_changing_too(legacy, sandbox):
+    masq(sandbox, cluster_cidrs=[V4], flavour="legacy")
+    sandbox.run("iptables-legacy -w 5 -t nat -F KIND-MASQ-AGENT")
+    before = everything(sandbox)
+    sandbox.replace_tool("iptables-legacy-restore", 'exec flock /run/xtables.lock $REAL "$@"')
+    result = masq(sandbox, cluster_cidrs=[V4], lock_wait=1)
+    assert result["failed"] and "holds the lock of iptables" in result["msg"] and "waited 1 s" in result["msg"], result
+    assert everything(sandbox)[:3] == before[:3]
+
+
+def test_a_program_that_hangs_cannot_hang_a_run(sandbox):
+    masq(sandbox, cluster_cidrs=[V4], flavour="nft")
+    sandbox.replace_tool("iptables-nft", "echo $$ >/run/hung; exec sleep 600")
+    code = (
+        "from ansible_collections.kindnet.host.plugins.module_utils import _firewall\n"
+        "_firewall.SPARE_TIME = 0\n"
+        "try: _firewall.BACKENDS['nft'].read('ipv4', 'KIND-MASQ-AGENT', 1)\n"
+        "except Exception as e: print(e)"
+    )
+    assert "did not end within 1 s and was killed" in sandbox.python(code)
+    assert sandbox.run("kill -0 $(cat /run/hung)", check=False).returncode != 0
 
 
 def test_a_table_made_by_nft_itself_is_named_and_left(sandbox):
