@@ -48,8 +48,10 @@ else:
 UNIT_FOLDER = "/etc/systemd/system"
 TIMER = "kindnet-reconcile.timer"
 SERVICE = "kindnet-reconcile.service"
+PATHS_SERVICE = "kindnet-writable-paths.service"
 ENABLED_LINK = "%s/timers.target.wants/%s" % (UNIT_FOLDER, TIMER)
 CURRENT = LIBRARY + "/current"
+UNITS = (PATHS_SERVICE, SERVICE, TIMER)
 TMPFILES = "/etc/tmpfiles.d/kindnet.conf"
 
 OPTIONS: Dict[str, Dict[str, Any]] = {
@@ -67,15 +69,14 @@ FILES = {
     "kindnet-tmpfiles.conf": (TMPFILES, 0o644),
     "kindnet-rt-protos.conf": ("/etc/iproute2/rt_protos.d/kindnet.conf", 0o644),
     "kindnet-reconcile": ("/usr/local/sbin/kindnet-reconcile", 0o755),
-    "kindnet-reconcile.service": ("%s/%s" % (UNIT_FOLDER, SERVICE), 0o644),
-    "kindnet-reconcile.timer": ("%s/%s" % (UNIT_FOLDER, TIMER), 0o644),
 }
+FILES.update((unit, ("%s/%s" % (UNIT_FOLDER, unit), 0o644)) for unit in UNITS)
 
 # Where drop-ins for our own units may be. Those for all units of a type are the host's own affair.
 DROP_IN_FOLDERS = tuple(
     "%s/%s.d" % (folder, unit)
     for folder in (UNIT_FOLDER, "/run/systemd/system", "/etc/systemd/system.control", "/run/systemd/system.control")
-    for unit in (TIMER, SERVICE)
+    for unit in UNITS
 )
 
 WRITE, REMOVE, REMOVE_CODE, INSTALL, REPAIR, COMPILE, SWITCH = "write", "remove", "remove code", "install", "repair", "compile", "switch"
@@ -116,8 +117,7 @@ class Installation:
             for name in _files.names_in(folder) or ():
                 found = _files.look(os.path.join(folder, name))
                 drop_ins[os.path.join(folder, name)] = text_of(found) if found else ""
-        timer = _systemd.show(TIMER, "ActiveState", "SubState", "NeedDaemonReload")
-        service = _systemd.show(SERVICE, "NeedDaemonReload")
+        timer = _systemd.show(TIMER, "ActiveState", "SubState")
         return Actual(
             {path: _files.look(path) for path, _mode in FILES.values()},
             _code_folder.read(self.digest),
@@ -125,7 +125,7 @@ class Installation:
             # A timer that has nothing to wait for any more is called active all the same.
             "elapsed" if timer.get("SubState") == "elapsed" else timer.get("ActiveState", ""),
             os.path.islink(ENABLED_LINK) and os.path.basename(os.readlink(ENABLED_LINK)) == TIMER,
-            "yes" in (timer.get("NeedDaemonReload"), service.get("NeedDaemonReload")),
+            any(_systemd.show(unit, "NeedDaemonReload").get("NeedDaemonReload") == "yes" for unit in UNITS),
         )
 
     def plan(self, section: Section, actual: Actual) -> Plan:
@@ -270,7 +270,7 @@ def plan_removal(actual: Actual) -> Plan:
 
 
 def is_of_unit(path: str) -> bool:
-    return path in (FILES[SERVICE][0], FILES[TIMER][0]) or os.path.dirname(path) in DROP_IN_FOLDERS
+    return path in (FILES[unit][0] for unit in UNITS) or os.path.dirname(path) in DROP_IN_FOLDERS
 
 
 def text_of(found: Found) -> str:

@@ -15,8 +15,9 @@ description:
   - Installs C(kindnet-reconcile) and a systemd timer that starts it every 10 seconds, as often as kindnetd looks. A pass makes what
     C(/etc/kindnet/desired.json) says true again, with the code that the other modules of this collection use. Those modules record that file.
   - "What is installed: the code below C(/usr/local/lib/kindnet/) in a folder named after its digest, C(/usr/local/sbin/kindnet-reconcile),
-    C(kindnet-reconcile.timer) and C(kindnet-reconcile.service) in C(/etc/systemd/system), C(/etc/tmpfiles.d/kindnet.conf), and the name of the route
-    protocol in C(/etc/iproute2/rt_protos.d/kindnet.conf). The timer is enabled and started."
+    C(kindnet-reconcile.timer), C(kindnet-reconcile.service) and C(kindnet-writable-paths.service) in C(/etc/systemd/system),
+    C(/etc/tmpfiles.d/kindnet.conf), and the name of the route protocol in C(/etc/iproute2/rt_protos.d/kindnet.conf).
+    The timer is enabled and started."
   - Another version is installed beside the one in use, which is then switched by one rename. A pass under way ends with the code it began with.
   - A unit that somebody changed, disabled, masked, stopped or extended by a drop-in is made as it was.
 options:
