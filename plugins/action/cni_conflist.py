@@ -57,7 +57,7 @@ class ActionModule(ActionBase):
             template = args.pop("template", None)
             source = self._find_needle("templates", template) if template else os.path.abspath(TEMPLATE)
             field = "template %s" % source
-            conflist = parse_text(field, self._render(field, source, variables, task_vars))
+            conflist = parse_text(field, self._render(field, source, variables, task_vars) or "")
         elif args.get("template"):
             raise KindnetError("conflist", "given", "excludes template", "Give one of the two.")
         else:

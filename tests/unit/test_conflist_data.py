@@ -202,7 +202,10 @@ def test_programs_that_a_runtime_executes():
 @pytest.mark.parametrize(
     ("ipam", "expected"),
     [
-        ({"type": "host-local", "dataDir": "/run/x/", "ranges": [[{"subnet": "10.0.0.0/24"}], [{"subnet": "fd00::/64"}]]}, {"/run/x/n": ("10.0.0.0/24", "fd00::/64")}),
+        (
+            {"type": "host-local", "dataDir": "/run/x/", "ranges": [[{"subnet": "10.0.0.0/24"}], [{"subnet": "fd00::/64"}]]},
+            {"/run/x/n": ("10.0.0.0/24", "fd00::/64")},
+        ),
         ({"type": "host-local", "subnet": "10.0.0.0/24"}, {"/var/lib/cni/networks/n": ("10.0.0.0/24",)}),
         ({"type": "dhcp"}, {}),
         ("host-local", {}),

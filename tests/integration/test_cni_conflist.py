@@ -1,0 +1,538 @@
+# Copyright (c) 2026, the kindnet.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""cni_conflist on a host: through ansible-playbook and its templating, with the real plugins, judged by files, the kernel and pods."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+from cni_sandbox import Sandbox
+
+MODULE = "kindnet.host.cni_conflist"
+PATH = "/etc/cni/net.d/10-kindnet.conflist"
+TEMPORARY = "/etc/cni/net.d/.10-kindnet.conflist.kindnet-tmp"
+DESIRED = "/etc/kindnet/desired.json"
+OURS = ("/etc/cni", "/etc/kindnet", "/opt/cni")
+
+# What a pass of the timer does for this concern.
+PASS = """
+import sys
+sys.path.insert(0, ".")
+from plugins.module_utils import _conflist, _desired
+section = _desired.load().sections["conflist"]
+plan = _conflist.plan(section, _conflist.read(section, None))
+assert not _conflist.apply(section, plan)
+print([change.subject for change in plan.changes])
+"""
+
+
+@pytest.fixture
+def host(tmp_path):
+    sandbox = Sandbox(tmp_path)
+    yield sandbox
+    sandbox.close()
+
+
+def kindnetd(routes=("0.0.0.0/0",), subnets=("10.244.0.0/24",), mtu=1500, name="kindnet"):
+    """What kindnetd writes."""
+    ptp = {
+        "type": "ptp",
+        "ipMasq": False,
+        "ipam": {
+            "type": "host-local",
+            "dataDir": "/run/cni-ipam-state",
+            "routes": [{"dst": r} for r in routes],
+            "ranges": [[{"subnet": s}] for s in subnets],
+        },
+    }
+    if mtu:
+        ptp["mtu"] = mtu
+    return {"cniVersion": "0.3.1", "name": name, "plugins": [ptp, {"type": "portmap", "capabilities": {"portMappings": True}}]}
+
+
+def given(*args, **more):
+    """Arguments of the module as the action plugin hands them over."""
+    return {"conflist": kindnetd(*args, **more)}
+
+
+def fails(host, args, *said):
+    """Run in check mode and for real, expect one clear error and nothing changed."""
+    before = host.tree(*OURS)
+    for mode in (True, False):
+        result = host.module(MODULE, args, mode)
+        assert result.get("failed"), result
+        assert host.tree(*OURS) == before
+        for part in said:
+            assert part in result["msg"]
+
+
+def converge(host, **more):
+    result = host.module(MODULE, dict(given(), **more))
+    assert not result.get("failed"), result
+
+
+def uplink(host, name, address, mtu):
+    host.sh("ip link add %s mtu %d type veth peer name %s-far; ip addr add %s dev %s; ip link set %s up" % (name, mtu, name, address, name, name))
+
+
+def one_pass(host):
+    return json.loads(host.run("/usr/bin/python3", "-I", "-c", PASS).stdout.replace("'", '"'))
+
+
+SAYS = [
+    ({"pod_cidrs": ["10.244.0.0/24"], "mtu": 1500}, kindnetd()),
+    ({"pod_cidrs": "10.244.0.0/24"}, kindnetd(mtu=None)),
+    ({"pod_cidrs": ["10.244.0.0/24", "fd00:10:244::/64"], "mtu": 1500}, kindnetd(("0.0.0.0/0", "::/0"), ("10.244.0.0/24", "fd00:10:244::/64"))),
+    ({"pod_cidrs": ["FD00:10:244:0::/64", "10.244.0.0/24"], "mtu": 1500}, kindnetd(("::/0", "0.0.0.0/0"), ("fd00:10:244::/64", "10.244.0.0/24"))),
+    ({"pod_cidrs": ["fd00:10:244::/64"], "mtu": "1400", "name": "six"}, kindnetd(("::/0",), ("fd00:10:244::/64",), 1400, "six")),
+    ({"conflist": json.dumps(kindnetd())}, kindnetd()),
+]
+
+
+def test_the_file_says_what_kindnetd_says(host):
+    host.played_quartets(MODULE, [dict(args, path="/etc/cni/net.d/%d.conflist" % i, persist=False) for i, (args, _expected) in enumerate(SAYS)])
+    for i, (_args, expected) in enumerate(SAYS):
+        assert host.json("/etc/cni/net.d/%d.conflist" % i) == expected
+    assert not host.exists(DESIRED)
+
+
+def test_the_file_is_made_and_recorded(host):
+    host.played_quartets(MODULE, [SAYS[0][0]])
+    assert host.json(PATH) == kindnetd()
+    assert host.sh("stat -c '%a %U:%G %F' " + PATH) == "644 root:root regular file\n"
+    assert host.sh("ls -A /etc/cni/net.d") == "10-kindnet.conflist\n"
+    assert host.json(DESIRED)["sections"]["conflist"]["conflist"] == kindnetd()
+
+
+def test_diff_shows_both_sides_as_json(host):
+    host.write(PATH, json.dumps(kindnetd(mtu=1400)))
+    _check, real = host.quartet(MODULE, dict(given(), persist=False))
+    subject = "file %s: " % PATH
+    assert json.loads(real["diff"]["before"][len(subject) :]) == kindnetd(mtu=1400)
+    assert json.loads(real["diff"]["after"][len(subject) :]) == kindnetd()
+
+
+def test_a_hardened_umask_does_not_close_the_folders(host):
+    converge(host)
+    host.sh("rm -r /etc/cni")
+    host.run("sh", "-euc", "umask 077; exec /usr/bin/python3 -I -c \"$1\"", "sh", PASS)
+    assert host.sh("stat -c %a /etc/cni /etc/cni/net.d " + PATH) == "755\n755\n644\n"
+
+
+# --- templates
+
+
+def test_a_template_of_the_users(host):
+    template = str(host.playbooks / "templates" / "mine.j2")
+    host.write(
+        template,
+        """{# a bridge instead #}
+{% set bridge = {"type": "bridge", "bridge": site_bridge, "mtu": mtu, "ipam": {"type": "host-local", "ranges": ranges, "routes": routes}} %}
+{{ {"cniVersion": cni_version, "name": name, "plugins": [bridge, {"type": "portmap", "note": families | join("+") ~ quoted}]} | to_json }}
+""",
+    )
+    uplink(host, "up0", "172.18.0.3/16", 1380)
+    variables = {"site_bridge": 'br"0\n', "quoted": ' "it\'s"\\'}
+    args = {"pod_cidrs": ["10.244.0.0/24", "fd00::/64"], "template": "mine.j2", "mtu": "auto", "peer_ips": ["172.18.0.2"]}
+    host.played_quartets(MODULE, [args], variables)
+    data = host.json(PATH)
+    assert data["plugins"][0]["bridge"] == 'br"0\n'
+    assert data["plugins"][0]["mtu"] == 1380
+    assert data["plugins"][0]["ipam"]["ranges"] == [[{"subnet": "10.244.0.0/24"}], [{"subnet": "fd00::/64"}]]
+    assert data["plugins"][1]["note"] == 'ipv4+ipv6 "it\'s"\\'
+
+
+GARBAGE = [
+    ("hello\n", ["line 1 column 1", "something else than JSON", "hello"]),
+    ('{"cniVersion": "0.3.1",\n "name": "kindnet",\n "plugins": [,]}\n', ["line 3 column 14", "something else than JSON"]),
+    ('{"subnet": "{{ pod_cidrs[0] }}"}\n', ["is not a conflist", "cniVersion"]),
+    ("[]\n", ["is not a conflist but a list"]),
+    ("", ["renders to nothing"]),
+    ("{# only this #}", ["renders to nothing"]),
+    ("{{ [1, 2] }}", ["template"]),
+    ("{{ nowhere }}\n", ["does not render", "nowhere"]),
+    ("{% if %}\n", ["does not render"]),
+    ('{"cniVersion": "0.3.1", "name": "a\\nb", "plugins": [{"type": "ptp"}]}\n', ["is not a name of a CNI network"]),
+    ('{"cniVersion": "0.3.1", "name": "kindnet", "plugins": [{"type": "../../../bin/sh"}]}\n', ["is not the name of a CNI plugin"]),
+]
+
+
+def test_a_template_that_renders_to_something_else(host):
+    converge(host)
+    before = host.tree(*OURS)
+    paths = [str(host.playbooks / ("bad%d.j2" % i)) for i in range(len(GARBAGE))]
+    for path, (template, _said) in zip(paths, GARBAGE):
+        host.write(path, template)
+    paths.append("nowhere.j2")
+    results = host.play(MODULE, [({"pod_cidrs": ["10.244.0.0/24"], "template": path}, check) for path in paths for check in (True, False)])
+    for i, result in enumerate(results):
+        path, said = paths[i // 2], (GARBAGE[i // 2] if i // 2 < len(GARBAGE) else ("", ["nowhere.j2"]))[1]
+        assert result.get("failed"), path
+        for part in ["localhost: ", "template " + path, *said][: None if said != ["nowhere.j2"] else 1]:
+            assert part in result["msg"]
+        # nothing was sent: a module that ran would have left its own arguments
+        assert "invocation" not in result
+    assert host.tree(*OURS) == before
+    assert "Traceback" not in host.output
+
+
+BAD = [
+    ({"pod_cidrs": []}, "there is no pod CIDR"),
+    ({}, "there is no pod CIDR"),
+    ({"pod_cidrs": ["10.244.0.1/24"]}, "Write 10.244.0.0/24"),
+    ({"pod_cidrs": ['10.244.0.0/24"}]], "x": [["']}, "valid prefix length"),
+    ({"pod_cidrs": ["10.244.0.0/24", "10.244.1.0/24"]}, "more than one pod CIDR of a family"),
+    ({"pod_cidrs": ["10.244.0.0/24"], "name": 'a", "x": "'}, "is not a name of a CNI network"),
+    ({"pod_cidrs": ["10.244.0.0/24"], "name": "a\nb"}, "is not a name of a CNI network"),
+    ({"pod_cidrs": ["10.244.0.0/24"], "name": "../../etc"}, "is not a name of a CNI network"),
+    ({"pod_cidrs": ["10.244.0.0/24"], "cni_version": '0.3.1"'}, "is not a version of the CNI specification"),
+    ({"pod_cidrs": ["10.244.0.0/24"], "mtu": "large"}, "is not an MTU"),
+    ({"pod_cidrs": ["fd00::/64"], "mtu": 1000}, "is not an MTU for IPv6"),
+    ({"pod_cidrs": ["10.244.0.0/24"], "path": "/etc/cni/net.d/../x.conflist"}, "is not a plain absolute path"),
+    ({"pod_cidrs": ["10.244.0.0/24"], "path": "/etc/cni/net.d/x.conf"}, "does not end in .conflist"),
+    ({"pod_cidrs": ["10.244.0.0/24"], "mtu": "auto", "peer_ips": ["k8s-guide-worker"]}, "is not an IP address"),
+    ({"conflist": "{"}, "JSON"),
+    ({"conflist": {"name": "kindnet"}}, "cniVersion"),
+    ({"conflist": {"cniVersion": "0.3.1", "name": "kindnet", "plugins": [{"type": "ptp"}]}, "template": "x.j2"}, "excludes template"),
+    ({"pod_cidrs": ["10.244.0.0/24"], "cluster_name": "another"}, "member of cluster 'kindnet'"),
+]
+
+
+def test_bad_input_changes_nothing(host):
+    converge(host)
+    before = host.tree(*OURS)
+    results = host.play(MODULE, [(args, check) for args, _said in BAD for check in (True, False)])
+    for i, result in enumerate(results):
+        assert result.get("failed"), BAD[i // 2]
+        assert BAD[i // 2][1] in result["msg"]
+    assert host.tree(*OURS) == before
+    assert "Traceback" not in host.output
+
+
+# --- MTU
+
+
+def test_mtu_auto_is_the_smallest_of_the_interfaces_that_reach_the_peers(host):
+    uplink(host, "up0", "172.18.0.3/16", 1450)
+    uplink(host, "up1", "fd00:18::3/64", 1400)
+    uplink(host, "up2", "192.0.2.1/24", 1300)  # leads to no peer
+    peers = ["172.18.0.2", "172.18.0.4", "fd00:18::2", "172.18.0.3", "203.0.113.1"]  # the fourth is this host, the fifth has no route
+    args = dict(given(mtu="auto"), peer_ips=json.dumps(peers))
+    _check, real = host.quartet(MODULE, args)
+    assert host.json(PATH) == kindnetd(mtu=1400)
+    assert real["mtu_interfaces"] == {"up0": "172.18.0.2", "up1": "fd00:18::2"}
+    # a member more, or in another order, is no change
+    more = host.module(MODULE, dict(args, peer_ips=["172.18.0.9", *peers[::-1]]))
+    assert more["changed"] is False
+    # decided at converge: a pass keeps it, and tells
+    host.sh("ip link set up1 mtu 1320")
+    assert one_pass(host) == []
+    said = host.run("/usr/bin/python3", "-I", "-c", PASS + "print(_conflist.mtu_today(section))").stdout.splitlines()[1]
+    assert said == "mtu auto: 1400 was decided at converge; it would be 1320 today, that of up1."
+    host.quartet(MODULE, args)
+    assert host.json(PATH) == kindnetd(mtu=1320)
+    assert host.run("/usr/bin/python3", "-I", "-c", PASS + "print(_conflist.mtu_today(section))").stdout == "[]\n\n"
+
+
+@pytest.mark.parametrize("peers", [[], ["203.0.113.1"], ["172.18.0.3"]], ids=["none", "no route", "this host"])
+def test_mtu_auto_without_a_way_keeps_what_the_file_says(host, peers):
+    host.sh("ip addr add 172.18.0.3/32 dev lo")
+    args = dict(given(mtu="auto"), peer_ips=peers)
+    host.write(PATH, json.dumps(kindnetd(mtu=1442)))
+    host.quartet(MODULE, args)
+    assert host.json(PATH) == kindnetd(mtu=1442)
+    # recorded by now: what became of the file does not count
+    host.write(PATH, json.dumps(kindnetd(mtu=9000)))
+    again = host.module(MODULE, args)
+    assert again["changed"] and host.json(PATH) == kindnetd(mtu=1442)
+
+
+def test_mtu_auto_is_left_out_when_nothing_tells_it(host):
+    host.quartet(MODULE, given(mtu="auto"))
+    assert host.json(PATH) == kindnetd(mtu=None)
+
+
+def test_a_long_list_of_peers_is_not_repeated(host):
+    peers = ["172.18.%d.%d" % (i // 200, i % 200 + 5) for i in range(2000)]
+    uplink(host, "up0", "172.18.0.3/16", 1450)
+    result = host.play(MODULE, [({"pod_cidrs": ["10.244.0.0/24"], "mtu": "auto", "peer_ips": peers}, False)])[0]
+    assert host.json(PATH) == kindnetd(mtu=1450)
+    assert "172.18.9.204" in peers and "172.18.9.204" not in json.dumps(result) and "172.18.9.204" not in host.output
+    assert "172.18.9.204" not in host.read(DESIRED)
+
+
+# --- plugins
+
+FAKE = "#!/bin/sh\n%s\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "mode", "said"),
+    [
+        (None, "", ["portmap", "is in none of /nowhere, /mnt/plugins", "containernetworking-plugins"]),
+        ("echo '{}'", "755", ["/plugins/portmap", "does not say its versions"]),
+        ("exit 3", "755", ["/plugins/portmap", "exit code 3"]),
+        ("""echo '{"supportedVersions": ["0.1.0"]}'""", "755", ["/plugins/portmap", "does not speak CNI 0.3.1", "0.1.0"]),
+        ("", "644", ["/plugins/portmap", "does not run"]),
+    ],
+    ids=["missing", "says nothing", "fails", "too old", "not executable"],
+)
+def test_a_plugin_that_is_missing_or_does_not_work(host, script, mode, said):
+    host.sh("mount -t tmpfs none /mnt; mkdir /mnt/plugins; for p in ptp host-local loopback; do cp /usr/lib/cni/$p /mnt/plugins; done")
+    if script is not None:
+        host.write("/mnt/plugins/portmap", FAKE % script)
+        host.sh("chmod %s /mnt/plugins/portmap" % mode)
+    fails(host, dict(given(), plugin_dirs=["/nowhere", "/mnt/plugins"]), *said)
+
+
+@pytest.mark.parametrize("gone", ["ptp", "host-local", "portmap", "loopback"])
+def test_every_plugin_that_a_runtime_executes_is_looked_for(host, gone):
+    host.sh("mount -t tmpfs none /mnt; cp /usr/lib/cni/ptp /usr/lib/cni/host-local /usr/lib/cni/portmap /usr/lib/cni/loopback /mnt; rm /mnt/" + gone)
+    fails(host, dict(given(), plugin_dirs=["/mnt"]), "CNI plugin: %s: is in none of /mnt" % gone)
+
+
+def test_plugins_that_the_play_installs_are_predicted_and_not_more(host):
+    args = dict(given(), plugin_dirs=["/nowhere"], tools_predicted=True)
+    check, real = host.module(MODULE, args, True), host.module(MODULE, args)
+    assert check["changed"] and not check.get("failed")
+    assert real["failed"] and "is in none of /nowhere" in real["msg"]
+    assert not host.exists(PATH) and not host.exists(DESIRED)
+    installed = host.module(MODULE, dict(args, plugin_dirs=["/usr/lib/cni"]))
+    assert installed["changes"] == check["changes"] and installed["diff"] == check["diff"]
+
+
+def test_another_version_of_cni(host):
+    host.quartet(MODULE, {"conflist": dict(kindnetd(), cniVersion="0.4.0")})
+    assert host.json(PATH)["cniVersion"] == "0.4.0"
+    fails(host, {"conflist": dict(kindnetd(), cniVersion="9.9.9")}, "does not speak CNI 9.9.9")
+
+
+# --- what is ours and what is not
+
+
+def test_kindnetds_own_file_is_adopted(host):
+    host.write(PATH, json.dumps(kindnetd()))
+    inode = host.sh("stat -c '%i %Y' " + PATH)
+    _check, real = host.quartet(MODULE, given())
+    assert [c["subject"] for c in real["changes"]] == [DESIRED]
+    assert host.sh("stat -c '%i %Y' " + PATH) == inode
+
+
+def test_somebody_elses_file_is_refused(host):
+    host.write(PATH, json.dumps(kindnetd(name="calico")))
+    fails(host, given(), PATH, "'calico'", "Move it away")
+
+
+def test_other_configurations_survive_and_are_told(host):
+    host.write("/etc/cni/net.d/05-flannel.conflist", json.dumps(kindnetd(name="cbr0")))
+    host.write("/etc/cni/net.d/99-loopback.conf", "{}")
+    before = host.tree("/etc/cni/net.d/05-flannel.conflist", "/etc/cni/net.d/99-loopback.conf")
+    _check, real = host.quartet(MODULE, given())
+    assert "05-flannel.conflist sorts before 10-kindnet.conflist" in real["notes"][0] and "99-" not in str(real["notes"])
+    host.quartet(MODULE, {"state": "absent"})
+    assert host.tree("/etc/cni/net.d/05-flannel.conflist", "/etc/cni/net.d/99-loopback.conf") == before
+    assert not host.exists(PATH)
+
+
+def test_absent_leaves_nothing(host):
+    everything = "find /etc /opt/cni /run -printf '%p %y %m %U:%G %l\\n' 2>/dev/null | grep -v '^/run/kindnet\\|^/etc/kindnet ' | sort"
+    before = host.sh(everything)
+    host.quartet(MODULE, given())
+    host.write(PATH, "{")  # damaged, and still ours
+    host.write(TEMPORARY, "{")
+    host.quartet(MODULE, {"state": "absent"})
+    # but for the lock, and the folder of desired.json, which are not this module's own
+    assert host.sh(everything) == before
+
+
+def test_absent_leaves_what_others_put_there(host):
+    converge(host)
+    host.write(PATH, json.dumps(kindnetd(name="calico")))
+    result = host.module(MODULE, {"state": "absent"})
+    assert [c["subject"] for c in result["changes"]] == [DESIRED]
+    assert host.json(PATH)["name"] == "calico"
+
+
+def test_a_new_path_takes_the_old_file_away(host):
+    converge(host)
+    args = dict(given(), path="/etc/cni/net.d/20-kindnet.conflist")
+    host.quartet(MODULE, args)
+    assert host.sh("ls -A /etc/cni/net.d") == "20-kindnet.conflist\n"
+    # also after a run that was killed in between
+    host.write(PATH, json.dumps(kindnetd()))
+    assert one_pass(host) == ["file " + PATH]
+    host.quartet(MODULE, given())
+    assert host.sh("ls -A /etc/cni/net.d") == "10-kindnet.conflist\n"
+    host.quartet(MODULE, {"state": "absent"})
+    assert not host.exists("/etc/cni")
+
+
+# --- drift, and being killed
+
+
+@pytest.mark.parametrize(
+    "drift",
+    [
+        "rm {0}",
+        "rm -r /etc/cni",
+        ": > {0}",
+        "truncate -s 100 {0}",
+        "head -c 500 /dev/urandom > {0}",
+        "sed -i s/1500/1400/ {0}",
+        "chmod 600 {0}",
+        "chown 1:1 {0}",
+        "mv {0} /etc/elsewhere; ln -s /etc/elsewhere {0}",
+        "rm {0}; ln -s /nowhere {0}",
+        "rm {0}; mkfifo {0}",
+        "echo '{{' > {1}",
+        "ln -s /etc/passwd {1}",
+    ],
+)
+def test_a_pass_repairs(host, drift):
+    converge(host)
+    passwd = host.tree("/etc/passwd")
+    host.sh(drift.format(PATH, TEMPORARY))
+    check = host.module(MODULE, given(), True)
+    assert check["changed"]
+    assert one_pass(host) == [c["subject"] for c in check["changes"]]
+    assert host.json(PATH) == kindnetd()
+    assert host.sh("stat -c '%a %u:%g %F' " + PATH) == "644 0:0 regular file\n"
+    assert host.sh("ls -A /etc/cni/net.d") == "10-kindnet.conflist\n"
+    assert host.tree("/etc/passwd") == passwd
+    before = host.tree(*OURS)
+    assert one_pass(host) == []
+    assert host.tree(*OURS) == before
+
+
+WRITER = """
+import os, sys
+sys.path.insert(0, ".")
+from plugins.module_utils import _conflist, _desired
+section = _desired.load().sections["conflist"]
+for count in range(200):
+    conflist = dict(section["conflist"], plugins=[dict(p) for p in section["conflist"]["plugins"]])
+    conflist["plugins"][0]["mtu"] = 1400 + count % 2
+    wanted = dict(section, conflist=conflist)
+    plan = _conflist.plan(wanted, _conflist.read(wanted, None))
+    assert plan.changes and not _conflist.apply(wanted, plan)
+"""
+
+READER = """
+import json, os, sys
+seen, reads = {}, 0
+print("reading", flush=True)
+for reads in range(1, 200001):
+    with open(sys.argv[1], "rb") as f:
+        mtu = json.load(f)["plugins"][0]["mtu"]
+    seen[mtu] = seen.get(mtu, 0) + 1
+    if os.path.exists("/run/writer-is-done"):
+        break
+print(json.dumps([reads, len(seen)]))
+"""
+
+
+def test_a_reader_never_sees_half_a_file(host):
+    converge(host)
+    reader = subprocess.Popen(host.command("/usr/bin/python3", "-I", "-c", READER, PATH), stdout=subprocess.PIPE, text=True)
+    assert reader.stdout.readline() == "reading\n"
+    host.run("/usr/bin/python3", "-I", "-c", WRITER)
+    host.sh(": > /run/writer-is-done")
+    out, _err = reader.communicate(timeout=60)
+    assert reader.returncode == 0
+    reads, different = json.loads(out)
+    assert reads > 50 and different >= 2
+
+
+@pytest.mark.parametrize("at", ["open", "write", "fchmod", "fsync", "rename"])
+def test_killed_while_writing(host, at):
+    """SIGKILL at each system call by which the file comes about."""
+    converge(host)
+    host.sh("sed -i s/1500/1400/ " + PATH)
+    # with half of the content written, where that is possible
+    kill = """
+import os
+def killed(*unused, real=os.%s):
+    if "%s" == "write":
+        real(unused[0], bytes(unused[1])[:100])
+    os.kill(os.getpid(), 9)
+os.%s = killed
+""" % (at, at, at)
+    body = PASS.replace("plan = ", kill + "plan = ", 1) if at != "open" else PASS.replace("assert not", kill + "assert not", 1)
+    done = host.run("/usr/bin/python3", "-I", "-c", body, check=False)
+    assert done.returncode in (-9, 137)
+    assert host.json(PATH) == kindnetd(mtu=1400)  # the old file, whole
+    assert host.exists(TEMPORARY) is (at != "open")
+    assert one_pass(host)
+    assert host.json(PATH) == kindnetd()
+    assert host.sh("ls -A /etc/cni/net.d") == "10-kindnet.conflist\n"
+
+
+# --- pods
+
+
+def cni(host, command, pod, conflist):
+    """What libcni does with a conflist: each plugin in turn, with the result of the one before."""
+    result = None
+    plugins = conflist["plugins"] if command == "ADD" else conflist["plugins"][::-1]
+    for plugin in plugins:
+        config = dict(plugin, cniVersion=conflist["cniVersion"], name=conflist["name"])
+        config.pop("capabilities", None)
+        if result:
+            config["prevResult"] = result
+        done = host.run(
+            "/usr/lib/cni/" + plugin["type"],
+            stdin=json.dumps(config),
+            env={"CNI_COMMAND": command, "CNI_CONTAINERID": pod, "CNI_NETNS": "/run/netns/" + pod, "CNI_IFNAME": "eth0", "CNI_PATH": "/usr/lib/cni"},
+        )
+        result = json.loads(done.stdout) if command == "ADD" else None
+    return result
+
+
+def ip(host, *args):
+    return json.loads(host.run("ip", "-json", *args).stdout or "[]")
+
+
+def test_pods_get_the_network_of_the_guide(host):
+    host.quartet(MODULE, given(("0.0.0.0/0", "::/0"), ("10.244.0.0/24", "fd00:10:244::/64"), 1400))
+    conflist = host.json(PATH)
+    host.sh("echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")
+    for pod in ("pod-1", "pod-2"):
+        host.sh("ip netns add %s; ip -n %s link set lo up" % (pod, pod))
+        cni(host, "ADD", pod, conflist)
+    for number, pod in ((2, "pod-1"), (3, "pod-2")):
+        address = "10.244.0.%d" % number
+        (eth0,) = ip(host, "-n", pod, "address", "show", "eth0")
+        assert eth0["mtu"] == 1400
+        assert [(a["local"], a["prefixlen"]) for a in eth0["addr_info"] if a["scope"] == "global"] == [(address, 24), ("fd00:10:244::%d" % number, 64)]
+        routes = {r["dst"]: r for r in ip(host, "-n", pod, "route")}
+        assert set(routes) == {"default", "10.244.0.0/24", "10.244.0.1"}
+        assert routes["default"]["gateway"] == routes["10.244.0.0/24"]["gateway"] == "10.244.0.1"
+        assert routes["10.244.0.1"]["scope"] == "link" and "gateway" not in routes["10.244.0.1"]
+        assert {r["dst"]: r.get("gateway") for r in ip(host, "-n", pod, "-6", "route")}["default"] == "fd00:10:244::1"
+    # the node: one host route per pod, each to a veth of its own, all of which carry the one gateway address
+    local = [r for r in ip(host, "route") if r["dst"].startswith("10.244.0.")]
+    assert sorted(r["dst"] for r in local) == ["10.244.0.2", "10.244.0.3"]
+    veths = {r["dev"] for r in local}
+    assert len(veths) == 2
+    for veth in veths:
+        (link,) = ip(host, "address", "show", veth)
+        assert ("10.244.0.1", 32) in [(a["local"], a["prefixlen"]) for a in link["addr_info"]]
+    host.run("ip", "netns", "exec", "pod-1", "ping", "-c", "1", "-W", "2", "10.244.0.3")
+    host.run("ip", "netns", "exec", "pod-2", "ping", "-6", "-c", "8", "-i", "0.5", "-W", "2", "fd00:10:244::2")  # the first go while addresses are tentative
+
+    # A pod CIDR cannot move away under these pods.
+    both = ("0.0.0.0/0", "::/0")
+    moved = given(both, ("10.244.9.0/24", "fd00:10:244::/64"), 1400)
+    fails(host, moved, "2 live allocations", "10.244.0.2 (pod-1), 10.244.0.3 (pod-2)", "force_pod_cidr_change")
+    fails(host, given(both, ("10.244.0.0/24", "fd00:10:244::/64"), 1400, "renamed"), "4 live allocations")
+    # A larger range that holds them may come, and so may anything else of the file.
+    host.quartet(MODULE, given(both, ("10.244.0.0/23", "fd00:10:244::/64"), 1380))
+    host.quartet(MODULE, dict(moved, force_pod_cidr_change=True))
+    later = host.module(MODULE, moved)
+    assert later["changed"] is False
+    for pod in ("pod-1", "pod-2"):
+        cni(host, "DEL", pod, conflist)
+    host.quartet(MODULE, given())
