@@ -34,3 +34,14 @@ options:
     choices: [present, absent]
     default: present
 """
+
+    TOOLS = r"""
+options:
+  tools_predicted:
+    description:
+      - In check mode, take a tool that is missing for one that this play installs. The roles set it; otherwise a missing tool is an
+        error in check mode too, because a real run would fail.
+      - Without effect outside of check mode.
+    type: bool
+    default: false
+"""

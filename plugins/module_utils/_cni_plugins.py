@@ -51,7 +51,7 @@ def _check(kind: str, path: str, cni_version: str, plugin_dirs: Sequence[str]) -
     environment = {"CNI_COMMAND": "VERSION", "CNI_PATH": ":".join(plugin_dirs), "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")}
     question = json.dumps({"cniVersion": cni_version}).encode()
     try:
-        done = subprocess.run([path], input=question, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, timeout=TIMEOUT, check=False)
+        done = subprocess.run([path], input=question, capture_output=True, env=environment, timeout=TIMEOUT, check=False)
     except subprocess.TimeoutExpired:
         raise KindnetError("CNI plugin", path, "did not say its versions within %g s" % TIMEOUT, PACKAGES)
     except OSError as e:

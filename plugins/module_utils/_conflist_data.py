@@ -167,9 +167,9 @@ def parse_conflist(field: str, data: Any) -> Data:
             refuse(plugin, "%s is not an object but %s" % (where, _json_type(plugin)))
         _refuse_type(field, where, plugin)
         mtu = plugin.get("mtu")
-        if "mtu" in plugin and mtu != AUTO and mtu is not None:
-            if isinstance(mtu, bool) or not isinstance(mtu, int) or not LEAST_MTU[4] <= mtu <= MOST_MTU:
-                refuse(mtu, "%s.mtu is not an MTU" % where, "Make it a number of bytes from %d to %d, or \"auto\"." % (LEAST_MTU[4], MOST_MTU))
+        known = mtu is None or mtu == AUTO or isinstance(mtu, int) and not isinstance(mtu, bool) and LEAST_MTU[4] <= mtu <= MOST_MTU
+        if not known:
+            refuse(mtu, "%s.mtu is not an MTU" % where, "Make it a number of bytes from %d to %d, or \"auto\"." % (LEAST_MTU[4], MOST_MTU))
         if "ipam" in plugin:
             ipam = plugin["ipam"]
             if not isinstance(ipam, dict):

@@ -84,8 +84,8 @@ options:
     type: bool
     default: false
 extends_documentation_fragment:
-  - kindnet.host.desired
-  - kindnet.host.desired.tools
+  - kindnet.host.recording
+  - kindnet.host.recording.tools
 attributes:
   check_mode:
     support: full
@@ -197,7 +197,6 @@ remedy:
 from typing import TYPE_CHECKING
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.kindnet.host.plugins.module_utils import _conflist
 from ansible_collections.kindnet.host.plugins.module_utils._converge import is_absent
 from ansible_collections.kindnet.host.plugins.module_utils._module import COMMON_OPTIONS, run

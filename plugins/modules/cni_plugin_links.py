@@ -33,8 +33,8 @@ options:
     type: str
     default: /opt/cni/bin
 extends_documentation_fragment:
-  - kindnet.host.desired
-  - kindnet.host.desired.tools
+  - kindnet.host.recording
+  - kindnet.host.recording.tools
 attributes:
   check_mode:
     support: full
@@ -113,7 +113,6 @@ remedy:
 from typing import TYPE_CHECKING
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.kindnet.host.plugins.module_utils import _plugin_links
 from ansible_collections.kindnet.host.plugins.module_utils._module import COMMON_OPTIONS, run
 
