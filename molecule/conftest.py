@@ -16,12 +16,12 @@ def nodes() -> dict[str, Node]:
     return NODES
 
 
-@pytest.fixture(scope="session", params=sorted(NODES))
+@pytest.fixture(params=sorted(NODES))
 def node(request: pytest.FixtureRequest) -> Node:
     """Each node in turn."""
     return NODES[request.param]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def peers(node: Node) -> dict[str, Node]:
     return {n: p for n, p in NODES.items() if p is not node}

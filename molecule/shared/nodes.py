@@ -73,14 +73,14 @@ class Node:
 
     # --- What the kernel holds
 
-    def routes(self, selector: str = "", family: int = 4) -> list[dict[str, Any]]:
+    def routes(self, protocol: str = "", family: int = 4) -> list[dict[str, Any]]:
         """Routes as data, sorted; protocols and the like as numbers, so that no file of ours can rename them."""
-        rows = self.json(f"ip -{family} -N -details -json route show table main {selector}")
-        return sorted(rows, key=lambda r: json.dumps(r, sort_keys=True))
+        rows = self.json(f"ip -{family} -N -details -json route show table main")
+        return by_text([r for r in rows if protocol in ("", r["protocol"])])
 
     def own_routes(self, family: int = 4) -> dict[str, str]:
         """Destination to next hop, of the routes of our protocol."""
-        rows = self.routes(f"proto {PROTOCOL}", family)
+        rows = self.routes(PROTOCOL, family)
         found = {r["dst"]: r.get("gateway", json.dumps(r)) for r in rows}
         assert len(found) == len(rows), f"{self.name}: two routes of ours to one destination: {rows}"
         return found
@@ -102,7 +102,11 @@ class Node:
 
     def show(self, unit: str, *properties: str) -> dict[str, str]:
         out = self.sh(f"systemctl show --property={','.join(properties)} {unit}")
-        return dict(line.split("=", 1) for line in out.splitlines())
+        values: dict[str, str] = {}
+        for line in out.splitlines():
+            name, _equals, value = line.partition("=")
+            values[name] = f"{values[name]}\n{value}" if name in values else value
+        return values
 
     def monotonic(self) -> int:
         return int(self.sh("/usr/bin/python3 -I -S -c 'import time; print(time.monotonic_ns() // 1000)'"))
@@ -248,7 +252,7 @@ def expected_conflist(node: Node, nodes: dict[str, Node]) -> dict[str, Any]:
 
 def assert_converged(node: Node, nodes: dict[str, Node], save: str = "iptables-save") -> None:
     """The state that a converge makes and that every pass restores."""
-    assert node.routes(f"proto {PROTOCOL}") == by_text(expected_routes(node, nodes)), node
+    assert node.routes(PROTOCOL) == by_text(expected_routes(node, nodes)), node
     assert node.chain_lines(save) == expected_chain(node.cluster_cidrs), node
     assert json.loads(node.read(CONFLIST)) == expected_conflist(node, nodes), node
     assert node.sh("sysctl -n net.ipv4.ip_forward") == "1\n", node

@@ -13,11 +13,9 @@ from nodes import CHAIN, EPHEMERAL, PROTOCOL, Node
 
 SNAPSHOT = EPHEMERAL / "bare.json"
 
-# Of our own making or not: whatever has our name. The lab keeps its rootfs for pods under /run, and test tools of a node are not the product.
-NAMED = (
-    "find / -xdev '(' -path /proc -o -path /sys -o -path /run/kindnet-lab -o -path '/root/.ansible*' -o -path '/home/*/.ansible*' ')' -prune"
-    " -o '(' -iname '*kindnet*' -o -lname '*kindnet*' ')' -print"
-)
+# The lab's rootfs for pods, and what a runtime keeps of pods it once had, are not ours.
+NAMED = "find / '(' -path /proc -o -path /sys -o -path /run/kindnet-lab -o -path /var/lib/cni ')' -prune -o '(' -iname '*kindnet*' -o -lname '*kindnet*' ')' -print"
+
 
 
 def state(node: Node) -> dict[str, list[str]]:
@@ -31,7 +29,7 @@ def state(node: Node) -> dict[str, list[str]]:
         **tables,
         "routes": sorted(node.sh("ip -N -4 route show table all; ip -N -6 route show table all").splitlines()),
         "rules": node.sh("ip -4 rule; ip -6 rule").splitlines(),
-        "sysctls": sorted(set(node.sh("cd /proc/sys; grep -rs . net/ipv4/ip_forward net/ipv4/conf net/ipv6/conf").splitlines())),
+        "sysctls": sorted(set(node.sh("cd /proc/sys; grep -rs . net/ipv4/ip_forward net/ipv4/conf net/ipv6/conf || true").splitlines())),
         "files": node.sh("find /etc /opt /usr/local -xdev -printf '%p %y %m %U %G %l\\n' | sort").splitlines(),
         "contents": node.sh("find /etc /opt /usr/local -xdev -type f -exec sha256sum {} + | sort").splitlines(),
         "folders": node.sh("ls -A /var/lib /run | grep -vx utmp").splitlines(),

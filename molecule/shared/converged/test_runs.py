@@ -31,10 +31,10 @@ def test_every_node_was_changed(three: list[Run], node: Node) -> None:
 
 
 def test_the_predicted_diff_is_that_of_the_change(three: list[Run]) -> None:
-    predicted, made, _unused = three
-    for before, after in zip(predicted.changed, made.changed):
-        assert (before["host"], before["task"]) == (after["host"], after["task"])
-        assert before["diff"] == after["diff"], (before["host"], before["task"])
+    predicted, made = ({(c["host"], c["task"]): c["diff"] for c in run.changed} for run in three[:2])
+    for pair, diff in predicted.items():
+        assert diff == made[pair], pair
+    assert any(diff for diff in predicted.values())
 
 
 def test_a_second_run_changes_nothing(three: list[Run]) -> None:
