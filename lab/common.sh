@@ -10,6 +10,7 @@ die() {
 
 LAB=/run/kindnet-lab           # of the machine, not of the checkout, so that any checkout finds what a killed run of another one left
 STORE=/var/lib/kindnet-lab     # images alone: a cache that outlives `make down`
+# shellcheck disable=SC2034 # used by lab/image
 SUITE="$(. /etc/os-release && echo "${VERSION_CODENAME:-}")"
 
 need_root_and_debian() {
