@@ -119,6 +119,7 @@ cluster_cidrs: [10.244.0.0/16]
 
 import hashlib
 import os
+import re
 import subprocess
 
 from ansible.errors import AnsibleParserError
@@ -135,6 +136,7 @@ if TYPE_CHECKING:
     from ansible_collections.kindnet.host.plugins.plugin_utils._kube_nodes import KubeNode
 
 GROUP = "kindnet_nodes"
+ADDRESS = re.compile(r"[A-Za-z0-9:][A-Za-z0-9.:-]*\Z")
 ADDRESS_TYPES = {"external_ip": "ExternalIP", "hostname": "Hostname"}
 
 
@@ -218,7 +220,13 @@ def addresses_to_connect_to(nodes: Sequence[KubeNode], choice: str) -> Dict[str,
     without = [n.name for n in nodes if not n.addresses.get(wanted)]
     if without:
         raise KindnetError("ansible_host", choice, "no %s is known of %s" % (wanted, shorten(without)), "Choose another one, such as internal_ip.")
-    return {n.name: n.addresses[wanted][0] for n in nodes}
+    chosen = {n.name: n.addresses[wanted][0] for n in nodes}
+    for name, address in chosen.items():
+        # It reaches ssh's command line, and on older ansible-core the templates.
+        if not ADDRESS.match(address):
+            problem = "the %s of %s is neither a name nor an address" % (wanted, name)
+            raise KindnetError("ansible_host", address, problem, "Choose another one, such as internal_ip.")
+    return chosen
 
 
 def run(command: Sequence[str], timeout: int) -> bytes:

@@ -104,7 +104,7 @@ class Setup:
             command += ["-i", str(source)]
         return subprocess.run(
             command,
-            capture_output=True, text=True, check=False, cwd=self.root, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, check=False, cwd=self.root, input="for nobody",
             env={**os.environ, "PATH": "%s:%s" % (self.folder, os.environ["PATH"]), "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1", **env},
         )  # fmt: skip
 
@@ -172,6 +172,12 @@ def test_a_missing_external_address_is_named():
     nodes = parsed(listing(*CLUSTER, node("third", "172.18.0.4", cidrs=["10.244.2.0/24"])))
     with pytest.raises(KindnetError, match="ansible_host: external_ip: no ExternalIP is known of third"):
         addresses_to_connect_to(nodes, "external_ip")
+
+
+@pytest.mark.parametrize("hostname", ["-oProxyCommand=reboot", "{{ lookup('pipe', 'reboot') }}", "a b", "", "a\n"])
+def test_a_host_name_that_is_none_is_refused(hostname):
+    with pytest.raises(KindnetError, match="the Hostname of a is neither a name nor an address"):
+        addresses_to_connect_to(parsed(listing(node("a", "172.18.0.2", cidrs=["10.244.0.0/24"], Hostname=hostname))), "hostname")
 
 
 def test_constructed_groups_and_variables(setup):
