@@ -1,0 +1,77 @@
+# Copyright (c) 2026, the kindnet.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What kindnet_verify makes of what the host's tools say."""
+
+from __future__ import annotations
+
+__metaclass__ = type
+
+import pytest
+from ansible_collections.kindnet.host.plugins.modules import kindnet_verify as verify
+
+HOP = "172.18.0.3"
+GOOD = {"dst": "10.244.1.2", "gateway": HOP, "dev": "eth0", "prefsrc": "172.18.0.2", "flags": []}
+
+
+@pytest.mark.parametrize(
+    "answer, expected",
+    [
+        (GOOD, ""),
+        ("Network is unreachable", "there is none (Network is unreachable)"),
+        (None, "there is none (no answer)"),
+        (dict(GOOD, gateway="172.18.0.4"), "leads via 172.18.0.4 dev eth0, and not via 172.18.0.3"),
+        ({k: v for k, v in GOOD.items() if k != "gateway"}, "as if its pods were on the link"),
+        (dict(GOOD, type="local", dev="lo"), "leads nowhere (local)"),
+        (dict(GOOD, type="blackhole"), "leads nowhere (blackhole)"),
+        (dict(GOOD, flags=["linkdown"]), "over dev eth0, which has no link"),
+    ],
+)
+def test_route_problem(answer, expected):
+    assert expected in verify.route_problem(answer, HOP)
+    assert bool(expected) == bool(verify.route_problem(answer, HOP))
+
+
+@pytest.mark.parametrize("cidr, address", [("10.244.1.0/24", "10.244.1.2"), ("fd00:1::/64", "fd00:1::2")])
+def test_first_pod(cidr, address):
+    assert verify.first_pod(cidr) == address
+
+
+NFT_CHAINS = [
+    {"metainfo": {}},
+    {"chain": {"family": "ip", "table": "filter", "name": "FORWARD", "hook": "forward", "policy": "drop"}},
+    {"chain": {"family": "inet", "table": "mine", "name": "fwd", "hook": "forward", "policy": "drop"}},
+    {"chain": {"family": "inet", "table": "mine", "name": "in", "hook": "input", "policy": "drop"}},
+    {"chain": {"family": "inet", "table": "mine", "name": "sub"}},
+    {"chain": {"family": "inet", "table": "open", "name": "fwd", "hook": "forward", "policy": "accept"}},
+]
+
+
+def test_dropping_policies():
+    rules = {"iptables-nft": ["-P FORWARD ACCEPT"], "iptables-legacy": ["-P FORWARD DROP", "-A FORWARD -j ACCEPT"]}
+    assert verify.dropping_policies(rules, NFT_CHAINS) == ["iptables-legacy", "nft inet mine fwd"]
+
+
+CIDR = "10.244.0.0/16"
+
+
+@pytest.mark.parametrize(
+    "rules, expected",
+    [
+        (["-A FORWARD -j ACCEPT"], True),
+        (["-A FORWARD -s 10.244.0.0/16 -j ACCEPT", "-A FORWARD -d 10.244.0.0/16 -j ACCEPT"], True),
+        (["-A FORWARD -s 10.244.0.0/16 -d 10.244.0.0/16 -j ACCEPT"], True),
+        (['-A FORWARD -s 10.244.0.0/16 -m comment --comment "pods -j out" -j ACCEPT', "-A FORWARD -d 10.244.0.0/16 -j ACCEPT"], True),
+        (["-A FORWARD -s 10.244.0.0/16 -j ACCEPT"], False),
+        (["-A FORWARD -s 10.0.0.0/8 -p tcp -j ACCEPT", "-A FORWARD -d 10.244.0.0/16 -j ACCEPT"], False),
+        (["-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"], False),
+        (["-A FORWARD -o docker0 -j DOCKER", "-A FORWARD -s 10.244.0.0/16 -j DROP"], False),
+        ([], False),
+    ],
+)
+def test_accepts(rules, expected):
+    assert verify.accepts(["-P FORWARD DROP"] + rules, [CIDR]) is expected
+
+
+def test_without_cluster_cidrs_nothing_accepts_the_pods():
+    assert verify.accepts(["-P FORWARD DROP"], []) is False
