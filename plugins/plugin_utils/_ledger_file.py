@@ -32,9 +32,11 @@ GROUP = "kindnet_ledger"
 KEYS = ("schema", "cluster_name", "pod_cidrs", "freed_pod_cidrs")
 
 HEAD = """\
-# The ledger of kindnet.host: which host holds which pod CIDR. Commit it together with the inventory.
-# The playbooks write it. A host that is listed keeps what it holds; only playbooks/remove_node.yml frees it.
-# It has the form of an inventory without hosts, so that it may lie in an inventory directory.
+---
+# The ledger of kindnet.host: which host holds which pod CIDR. The playbooks
+# write it; commit it together with the inventory. A host that is listed keeps
+# what it holds; only playbooks/remove_node.yml frees it. This is the form of an
+# inventory without hosts, so that it may lie in an inventory directory.
 """
 FREED = "    # The last to be given again, from the top.\n"
 

@@ -36,9 +36,11 @@ def test_the_file_is_for_people_and_a_host_is_a_line(tmp_path):
     path = str(tmp_path / "kindnet-ledger.yml")
     _ledger_file.update(path, give("node-1", "10.0.0.9", "no"), False, 0)
     assert (tmp_path / "kindnet-ledger.yml").read_text() == textwrap.dedent("""\
-        # The ledger of kindnet.host: which host holds which pod CIDR. Commit it together with the inventory.
-        # The playbooks write it. A host that is listed keeps what it holds; only playbooks/remove_node.yml frees it.
-        # It has the form of an inventory without hosts, so that it may lie in an inventory directory.
+        ---
+        # The ledger of kindnet.host: which host holds which pod CIDR. The playbooks
+        # write it; commit it together with the inventory. A host that is listed keeps
+        # what it holds; only playbooks/remove_node.yml frees it. This is the form of an
+        # inventory without hosts, so that it may lie in an inventory directory.
         kindnet_ledger:
           vars:
             schema: 1
