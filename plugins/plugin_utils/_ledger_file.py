@@ -303,4 +303,3 @@ def _quoted(char: str) -> str:
 
 def _cidr(block: Range) -> str:
     return '"%s"' % block.text if block.family == 6 else block.text
-

@@ -57,7 +57,7 @@ def plan_ledger(
     ledger: Optional[Ledger],
     hosts: Sequence[Host],
     cluster_cidrs: Sequence[str],
-    mask_sizes: Mapping[int, Any] = MASK_SIZES,
+    mask_sizes: Optional[Mapping[int, Any]] = None,
     cluster_name: str = "kindnet",
 ) -> LedgerPlan:
     """Every host's pod CIDRs: those it holds, those it says itself, else the first free block of each family.
@@ -65,7 +65,7 @@ def plan_ledger(
     :param ledger: None when there is none yet.
     :param hosts: those of the inventory group, in its order, which only decides who is served first.
     :param cluster_cidrs: where blocks are given from, filled in this order.
-    :param mask_sizes: prefix length of a block, by family.
+    :param mask_sizes: prefix length of a block, by family; what is not in it is as in kube-controller-manager.
 
     Errors: one :class:`KindnetError` for the first thing that is wrong; nothing is given then. Costs O(n log n) in hosts and blocks, however
     many blocks the cluster CIDRs have room for.
@@ -87,7 +87,7 @@ def plan_ledger(
     _inside_clusters(held, explicit, clusters)
     freed = _minus(before.freed + dropped, [b for blocks in held.values() for b in blocks])
 
-    given, freed = _give(hosts, explicit, held, freed, clusters, mask_sizes)
+    given, freed = _give(hosts, explicit, held, freed, clusters, {**MASK_SIZES, **(mask_sizes or {})})
     for name, blocks in given.items():
         held[name] = held.get(name, ()) + blocks
         reasons[name].append("given by the ledger")
@@ -335,7 +335,7 @@ def _give(
 
 
 def _mask_size(family: int, mask_sizes: Mapping[int, Any], clusters: Sequence[Range]) -> int:
-    option, value = MASK_OPTIONS[family], mask_sizes.get(family, MASK_SIZES[family])
+    option, value = MASK_OPTIONS[family], mask_sizes[family]
     text = str(value).strip()  # an INI inventory has strings
     prefix = int(text) if text.isascii() and text.isdigit() and len(text) <= 3 else 0
     if not 1 <= prefix <= LONGEST_PREFIX[family]:

@@ -18,7 +18,7 @@ from ansible_collections.kindnet.host.plugins.module_utils._errors import Kindne
 from ansible_collections.kindnet.host.plugins.plugin_utils import _ledger_file
 from ansible_collections.kindnet.host.plugins.plugin_utils._plan_ledger import Host, plan_free, plan_ledger
 
-CLUSTERS = ["10.244.0.0/16", "fd00:10:244::/48"]
+CLUSTERS = ("10.244.0.0/16", "fd00:10:244::/48")
 
 
 def give(*names, clusters=CLUSTERS):
