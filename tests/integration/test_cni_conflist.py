@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 
 import pytest
 from cni_sandbox import Sandbox
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 MODULE = "kindnet.host.cni_conflist"
 PATH = "/etc/cni/net.d/10-kindnet.conflist"

@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from cni_sandbox import Sandbox
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 MODULE = "kindnet.host.cni_plugin_links"
 BIN = "/opt/cni/bin"

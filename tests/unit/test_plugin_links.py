@@ -63,6 +63,11 @@ def test_absent_removes_what_leads_into_the_sources(place, goes):
     assert [c.op[1] for c in result.changes] == ([PTP, BIN, "/opt/cni"] if goes else [])
 
 
+def test_absent_removes_what_we_made_also_when_the_sources_have_changed_since():
+    wanted = {"state": "absent", "former": {PTP: "/usr/lib/cni/ptp"}, "source_dirs": ["/srv/cni"], "made_folders": []}
+    assert [c.op[1] for c in plan(wanted, actual({PTP: ("/usr/lib/cni/ptp", True)})).changes] == [PTP]
+
+
 def test_absent_leaves_a_folder_with_something_in_it():
     wanted = {"state": "absent", "former": {PTP: "/usr/lib/cni/ptp"}, "source_dirs": ["/usr/lib/cni"], "made_folders": [BIN]}
     result = plan(wanted, actual({PTP: ("/usr/lib/cni/ptp", True)}, (), {BIN: ("ptp", "flannel")}))
