@@ -138,7 +138,7 @@ def parse_route(data: bytes, at: int, end: int) -> Optional[Route]:
             family, prefix, source, tos, _table, protocol, scope, kind, flags,
             l1, t1, table, l2, t2, dst, l3, t3, gateway, l4, t4, oif,
         ) = PLAIN4.unpack_from(data, at)  # fmt: skip
-        if ((l1, t1), (l2, t2), (l3, t3), (l4, t4)) == PLAIN4_ATTRIBUTES and family == socket.AF_INET:
+        if ((l1, t1), (l2, t2), (l3, t3), (l4, t4)) == PLAIN4_ATTRIBUTES and family == socket.AF_INET and not flags & RTM_F_CLONED:
             return Route(family, table, dst, prefix, tos, 0, protocol, scope, kind, flags, gateway, oif)
     family, prefix, source, tos, table, protocol, scope, kind, flags = RTMSG.unpack_from(data, at + 16)
     if flags & RTM_F_CLONED or family not in ZERO:

@@ -281,11 +281,14 @@ class _Planner:
         metric = METRIC[peer.family]
         own = [r for r in routes if self._is_own(r)]
         at_key = [r for r in routes if _competes(r) and r.metric == metric]
-        adopted = at_key[0] if len(at_key) == 1 and _is_kindnetds(at_key[0], self.known) else None
-        rivals = [r for r in routes if not self._is_own(r) and _competes(r) and r is not adopted]
         exact = next((r for r in own if r.gateway == peer.gateway and _is_plain(r)), None)
         if exact is not None and any(_is_deleted_as(exact, r) for r in own[own.index(exact) + 1 :]):
             exact = None  # it could not be told from the double behind it, so one of them is made the only one
+        adopted = None
+        if exact is None:
+            others = [r for r in at_key if not self._is_own(r)]
+            adopted = others[0] if len(others) == 1 and _is_kindnetds(others[0], self.known) else None
+        rivals = [r for r in routes if not self._is_own(r) and _competes(r) and r is not adopted]
 
         entangled = next((r for r in own if r.family == AF_INET6 and r.hops), None)
         if entangled is not None:
@@ -323,11 +326,11 @@ class _Planner:
                 "route %s of %s: goes ahead of a foreign route of a higher metric, which stays: %s" % (peer.cidr, peer.node, self._text(behind))
             )
         if at_key:
-            # All of them are ours, or the only one is kindnetd's. The kernel deletes the first that a request fits, so they go from the
+            # All of them are ours, or one is kindnetd's. The kernel deletes the first that a request fits, so they go from the
             # front, each by its own description, until one is left to be replaced.
             for double in at_key[:-1]:
                 self._remove(self.early, double, peer.node, "doubles a route of ours")
-            reason = "kindnetd's, taken over" if adopted is not None else _difference(at_key[-1], peer)
+            reason = "kindnetd's, taken over" if at_key[-1] is adopted else _difference(at_key[-1], peer)
             self._change(self.main, "replace", peer, at_key[-1], reason)
         else:
             self._change(self.main, "add", peer, None, "missing" if not own else _difference(own[0], peer))
@@ -347,7 +350,7 @@ class _Planner:
         """A route to no peer's pod CIDR."""
         if self._is_own(route):
             if route.family == AF_INET6 and route.hops:
-                subject = self._subject(route)
+                subject = self._subject(route, beside=True)  # the same, whatever else is there
                 message = "it is stale, but somebody appended a next hop to it, so it was left alone. %s" % _remedy(
                     "ip -6 route del %s" % self._command(route)
                 )

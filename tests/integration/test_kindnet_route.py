@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -233,7 +234,8 @@ def test_absent_takes_out_what_is_ours_and_nothing_else(host):
     quartet(host, nodes=NODES, node_name="me")
     assert host.routes() != before and "10.244.1.0/24" in host.desired()
     # Also what somebody else gave our number to.
-    host.sh("ip route add blackhole 10.9.9.0/24 proto 107; ip route add 10.244.1.0/24 via 172.18.0.9 proto 107 metric 7; ip route add fd00:77::/64 dev eth1 proto 107")
+    host.sh("""ip route add blackhole 10.9.9.0/24 proto 107; ip route add 10.244.1.0/24 via 172.18.0.9 proto 107 metric 7
+        ip route add fd00:77::/64 dev eth1 proto 107""")
     gone = quartet(host, state="absent")
     assert {r["action"] for r in gone["routes"]} == {"remove"} and len(gone["routes"]) == 7
     assert host.routes() == before and host.desired() == ""
@@ -440,6 +442,12 @@ def test_takeover_adopts_in_place(host):
     assert host.a_pass()["changes"] == [["route 10.244.9.0/24", "remove"]] and host.lines("10.244.9.0/24") == []
 
 
+def test_takeover_of_a_route_with_one_of_ours_beside_it(host):
+    host.sh("ip route add 10.244.1.0/24 via 172.18.0.9 proto 107; ip route append 10.244.1.0/24 via 172.18.0.3")
+    quartet(host, nodes=NODES, node_name="me", takeover=True)
+    assert host.lines(A4) == [OURS4]
+
+
 def test_takeover_without_cluster_cidrs_removes_nothing(host):
     host.sh("ip route add 10.244.1.0/24 via 172.18.0.3; ip route add 10.244.9.0/24 via 172.18.0.4")
     taken = quartet(host, nodes=NODES, node_name="me", takeover=True)
@@ -486,6 +494,90 @@ def test_killed_half_way_and_repaired(host):
     assert {(r["dst"], r["gateway"]) for r in host.routes() if r.get("protocol") == "107"} == wanted
     assert host.foreign() == foreign
     assert host.module(nodes=nodes, node_name="me", read_only=True)["changed"] is False
+
+
+def test_the_reader_sees_what_ip_sees(host):
+    host.sh("""ip nexthop add id 7 via 172.18.0.9 dev eth0
+        ip route add default via 172.18.0.1; ip route add 10.1.0.0/24 via 172.18.0.9 metric 5 src 172.18.0.2 proto static; ip route add 10.2.0.0/24 nhid 7
+        ip route add 10.3.0.0/24 nexthop via 172.18.0.7 weight 3 nexthop via 172.18.0.8; ip route add blackhole 10.4.0.0/24; ip route add throw 10.5.0.0/24
+        ip route add 10.6.0.0/24 dev eth1 table 5000; ip route add 10.7.0.0/24 via 172.18.0.9 tos 0x10; ip route add 10.8.0.0/24 via inet6 fd00:18::9
+        ip -6 route add default via fd00:18::1 metric 7; ip route add unreachable fd00:9::/64; ip route add fd00:8::/64 from fd00:7::/64 via fd00:18::9
+        ip -6 route add fd00:6::/64 proto ra nexthop via fd00:18::7 nexthop via fd00:18::8; ip link set far1 down""")
+    script = """if True:
+        import json, socket, sys
+        from ansible_collections.kindnet.host.plugins.module_utils import _netlink
+        text = lambda r, a: socket.inet_ntop(r.family, a) if a else None
+        found = [r for f in (2, 10) for t in (254, 255, 253, 5000) for r in _netlink.dump(f, t)]
+        print(json.dumps([[str(int(r.family)), r.table, "%s/%d" % (text(r, r.dst), r.prefix), r.metric, r.tos, r.protocol, r.scope, r.type,
+            text(r, r.gateway), r.oif, text(r, r.prefsrc), [[text(r, h.gateway), h.oif, h.weight] for h in r.hops], r.nexthop_id, bool(r.flags & 16)]
+            for r in found]))
+    """
+    environment = dict(os.environ, PYTHONPATH=os.path.abspath(".ansible/collections"))
+    read = json.loads(subprocess.run(host.command(sys.executable, "-c", script), capture_output=True, text=True, check=True, env=environment).stdout)
+    index = {link["ifname"]: link["ifindex"] for link in json.loads(host.sh("ip -json link"))}
+    types = {"unicast": 1, "local": 2, "broadcast": 3, "anycast": 4, "multicast": 5, "blackhole": 6, "unreachable": 7, "throw": 9}
+    told = []
+    for family, default in (("2", "0.0.0.0/0"), ("10", "::/0")):
+        for r in json.loads(host.sh("ip -%s -N -json -details route show table all" % ("4" if family == "2" else "6"))):
+            dst = default if r["dst"] == "default" else r["dst"]
+            dst = dst if "/" in dst else dst + ("/32" if family == "2" else "/128")
+            hops = [[h.get("gateway"), index[h["dev"]], h["weight"]] for h in r.get("nexthops", ())]
+            told.append([
+                family, int(r.get("table", 254)), dst, r.get("metric", 0), int(r.get("tos", "0"), 16), int(r["protocol"]), int(r["scope"]),
+                types.get(r["type"]) or int(r["type"]), r.get("gateway"), index[r["dev"]] if "dev" in r else 0, r.get("prefsrc"), hops, r.get("nhid", 0),
+                "linkdown" in r["flags"],
+            ])  # fmt: skip
+    assert len(told) > 25 and sorted(map(str, read)) == sorted(map(str, told))
+
+
+PLAYBOOK = """
+- hosts: localhost
+  gather_facts: false
+  tasks:
+    - kindnet.host.kindnet_route:
+        node_name: me
+        nodes: %s
+      register: routed
+    - ansible.builtin.copy:
+        content: "{{ routed }}"
+        dest: /run/routed.json
+"""
+LISTENER = """
+import socket
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.bind("/dev/log")
+open("/run/listening", "w").close()
+with open("/run/heard", "wb", buffering=0) as f:
+    while True:
+        f.write(s.recv(1 << 20) + b"\\n")
+"""
+
+
+@pytest.mark.parametrize("as_string", [False, True])
+def test_the_table_is_told_to_nobody_and_nothing_else_is_hidden(host, as_string):
+    host.sh("""mount -t tmpfs none /dev; mkdir /dev/shm
+        mknod /dev/null c 1 3; mknod /dev/zero c 1 5; mknod /dev/random c 1 8; mknod /dev/urandom c 1 9; mknod /dev/tty c 5 0; chmod 666 /dev/*""")
+    listener = subprocess.Popen(host.command(sys.executable, "-c", LISTENER))
+    try:
+        nodes = json.dumps(json.dumps(NODES)) if as_string else json.dumps(NODES)
+        host.sh("until [ -e /run/listening ]; do sleep 0.05; done; cat >/run/play.yml <<'END'\n%s\nEND" % (PLAYBOOK % nodes))
+        play = [os.path.join(os.path.dirname(sys.executable), "ansible-playbook"), "-i", "localhost,", "-c", "local", "--diff", "-vvv"]
+        play += ["-e", "ansible_python_interpreter=%s" % sys.executable, "/run/play.yml"]
+        environment = dict(os.environ, ANSIBLE_COLLECTIONS_PATH=os.path.abspath(".ansible/collections"))
+        done = subprocess.run(host.command(*play), capture_output=True, text=True, timeout=120, check=False, env=environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+    finally:
+        listener.kill()
+        listener.wait()
+    (invoked,) = [line for line in host.sh("cat /run/heard").splitlines() if "kindnet_route" in line and "Invoked with" in line]
+    routed = json.loads(host.sh("cat /run/routed.json"))
+    for place in (invoked, json.dumps(routed["invocation"]) if "invocation" in routed else "", done.stdout.partition("invocation:")[2].partition("notes:")[0]):
+        assert "172.18.0.3" not in place and "10.244.1" not in place, place
+    assert "node_name=me" in invoked
+    # What was done is told in full.
+    assert {"dst": A4, "next_hop": "172.18.0.3", "node": "one", "action": "add", "reason": "missing"} in routed["routes"]
+    assert "+route 10.244.1.0/24: via 172.18.0.3 proto 107" in done.stdout and "VALUE_SPECIFIED" not in json.dumps(routed["routes"])
+    assert host.lines(A4) == [OURS4] and "172.18.0.3" in host.desired()
 
 
 class monitor:
