@@ -40,9 +40,15 @@ def main(argv: List[str]) -> int:
 
         return run_command(argv)
     try:
+        refuse_others_than_root()
         return run_pass()
     except KindnetError as e:
         return fail(e)
+
+
+def refuse_others_than_root() -> None:
+    if os.geteuid() != 0:
+        raise KindnetError("kindnet-reconcile", "user %d" % os.geteuid(), "may not do this", "Run it as root.")
 
 
 def fail(error: KindnetError) -> int:

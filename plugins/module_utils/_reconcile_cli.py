@@ -18,7 +18,7 @@ import time
 from . import _concerns, _desired, _pause, _problem_memory, _systemd
 from ._errors import KindnetError
 from ._plan import line_of
-from ._reconcile import DRIFT, FAILURE, LOCK_TIMEOUT, OK, USAGE, VERSION, fail, look
+from ._reconcile import DRIFT, FAILURE, LOCK_TIMEOUT, OK, USAGE, VERSION, fail, look, refuse_others_than_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ def main(argv: List[str]) -> int:
     try:
         if options.status:
             return status(options.json)
-        if os.geteuid() != 0:
-            raise KindnetError("kindnet-reconcile", "user %d" % os.geteuid(), "may not do this", "Run it as root.")
+        refuse_others_than_root()
         if options.check:
             return check(options.json)
         if options.resume:
