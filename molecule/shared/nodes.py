@@ -140,10 +140,13 @@ class Node:
     def cursor(self) -> str:
         return self.sh("journalctl --sync; journalctl --lines=0 --show-cursor --quiet").split("-- cursor: ")[1].strip()
 
-    def journal(self, cursor: str) -> list[str]:
-        """What the journal has of the service since, systemd's lines about it included."""
-        lines = self.sh(f"journalctl --sync; journalctl --quiet --output=cat --after-cursor={shlex.quote(cursor)} --unit={SERVICE}")
-        return lines.splitlines()
+    def journal(self, cursor: str, unit: str = SERVICE) -> list[str]:
+        """What the journal has of the unit since, systemd's lines about it included."""
+        # Asked with --unit, journalctl drops the first line that fits when the one of the cursor does not.
+        fields = "MESSAGE,_SYSTEMD_UNIT,UNIT"
+        out = self.sh(f"journalctl --sync; journalctl --quiet --output=json --output-fields={fields} --after-cursor={shlex.quote(cursor)}")
+        entries = [json.loads(line) for line in out.splitlines()]
+        return [e["MESSAGE"] for e in entries if unit in (e.get("_SYSTEMD_UNIT"), e.get("UNIT"))]
 
     # --- Files
 
