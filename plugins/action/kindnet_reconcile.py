@@ -11,10 +11,9 @@ import os
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.module_utils._installation import FILES, OPTIONS, validate
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
