@@ -95,7 +95,7 @@ import os
 import platform
 import re
 import subprocess
-import time
+from concurrent.futures import ThreadPoolExecutor
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
@@ -318,26 +318,14 @@ def legacy_tables(family):
 
 
 def ping(findings, peers, families, timeout):
-    waiting = [(p.name, ip) for p in peers for ip in first_of_each_family(p.node_ips, families)]
-    running, silent = [], []
-    while waiting or running:
-        while waiting and len(running) < AT_ONCE:
-            name, ip = waiting.pop()
-            argv = ["ping", "-n", "-q", "-c", "1", "-w", str(timeout), ip]
-            try:
-                process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={"PATH": PATH})
-            except FileNotFoundError:
-                findings.notes.append("ping is not installed, so nobody asked the peers whether they answer")
-                return
-            running.append((process, name, ip))
-        time.sleep(0.01)
-        for item in list(running):
-            if item[0].poll() is not None:
-                running.remove(item)
-                if item[0].returncode == 0:
-                    findings.answering += 1
-                else:
-                    silent.append(item[1:])
+    asked = [(p.name, ip) for p in peers for ip in first_of_each_family(p.node_ips, families)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        codes = list(pool.map(lambda peer: command(["ping", "-n", "-q", "-c", "1", "-w", str(timeout), peer[1]])[0], asked))
+    if 127 in codes:
+        findings.notes.append("ping is not installed, so nobody asked the peers whether they answer")
+        return
+    silent = [peer for peer, code in zip(asked, codes) if code != 0]
+    findings.answering += len(asked) - len(silent)
     if silent:
         neighbours = neighbour_states()
         for name, ip in sorted(silent):
