@@ -54,8 +54,7 @@ if TYPE_CHECKING:
         """What is in the kernel."""
 
         own: Tuple[Route, ...]  # those of our protocol in our table
-        # Every route of our table, and those that decide whether a next hop is on-link; None: not read, because ``own`` is
-        # just as wanted and a pass has nothing to do
+        # Every route that has a part in the plan; None: not read, because ``own`` is just as wanted and a pass has nothing to do
         everything: Optional[Tuple[Route, ...]] = None
         links: Dict[int, str] = {}  # names of interfaces by index, for messages
 
@@ -172,7 +171,8 @@ def could_be_taken_over(section: Section, live: Iterable[Route]) -> bool:
 
 
 def relevance(section: Section) -> Callable[[Route], bool]:
-    """Which routes have a part in the plan: those of ours, those to a wanted destination, those that lead to a next hop.
+    """Which routes have a part in the plan: those of ours and what IPv6 may have joined them to, those to a wanted destination, those that
+    lead to a next hop, and in a takeover those of kindnetd and what is beside them.
 
     So a host with a full routing table costs no memory for it, and what is planned is the same.
     """
@@ -180,11 +180,17 @@ def relevance(section: Section) -> Callable[[Route], bool]:
     peers = [parse_peer(p) for p in section.get("peers", ())]
     wanted = {(p.dst, p.prefix) for p in peers}
     hops = {(p.family, int.from_bytes(p.gateway, "big")) for p in peers}
+    clusters = [_network(c) for c in section.get("cluster_cidrs", ())]
     covering: Dict[Tuple[int, int], Set[int]] = {}
 
     def relevant(route: Route) -> bool:
         family, prefix = route.family, route.prefix
-        if route.table == table and (route.protocol in (protocol, BOOT) or (route.dst, prefix) in wanted):
+        if route.table == table and (
+            route.protocol in (protocol, BOOT)
+            or (route.dst, prefix) in wanted
+            or (family == AF_INET6 and route.hops)
+            or any(_inside(route, c) for c in clusters)
+        ):
             return True
         networks = covering.get((family, prefix))
         shift = BITS[family] - prefix
@@ -264,17 +270,35 @@ class _Planner:
         for route in self.everything:
             if route.table == self.table:
                 at.setdefault((route.family, route.dst, route.prefix), []).append(route)
+        for routes in at.values():
+            self._set_apart(routes)
         for peer in self.peers:
             self._peer(peer, at.pop((peer.family, peer.dst, peer.prefix), []))
         for routes in at.values():
             for route in routes:
-                self._leftover(route)
+                self._leftover(route, routes)
         self.notes.extend(_notes_on_links(Live(tuple(r for r in self.everything if self._is_own(r)), None, self.links)))
         details = {"unchanged": self.unchanged, "routes": tuple(self.verdicts)}
         return Plan(tuple(self.early + self.main + self.late), tuple(self.problems), tuple(self.notes), details)
 
     def _is_own(self, route: Route) -> bool:
         return route.table == self.table and route.protocol == self.protocol
+
+    def _set_apart(self, routes: List[Route]) -> None:
+        """Take out of ``routes`` what is ours and cannot be deleted alone.
+
+        Asked to delete an IPv6 route without a next hop, the kernel takes all of a multipath route of the same metric as well, whoever made it.
+        """
+        joined = {r.metric for r in routes if r.family == AF_INET6 and r.hops}
+        stuck = [r for r in routes if self._is_own(r) and r.metric in joined and r.type == UNICAST and not _has_gateway(r)]
+        for route in stuck:
+            routes.remove(route)
+            subject = self._subject(route, beside=True)
+            message = "a multipath route of the same metric is beside it, so it was left alone. %s" % _remedy(
+                "ip -6 route del %s" % cidr_text(route)
+            )
+            self.problems.append(Problem(subject, message))
+            self.verdicts.append(Verdict(subject, "", cidr_text(route), "", "conflict", message))
 
     def _peer(self, peer: Peer, routes: List[Route]) -> None:
         """Everything about one wanted destination. ``routes`` are all that lead to it, in the kernel's order."""
@@ -346,8 +370,8 @@ class _Planner:
             return None
         return ahead
 
-    def _leftover(self, route: Route) -> None:
-        """A route to no peer's pod CIDR."""
+    def _leftover(self, route: Route, routes: List[Route]) -> None:
+        """A route to no peer's pod CIDR. ``routes`` are all to this destination."""
         if self._is_own(route):
             if route.family == AF_INET6 and route.hops:
                 subject = self._subject(route, beside=True)  # the same, whatever else is there
@@ -360,6 +384,8 @@ class _Planner:
             reason = "routes of ours are taken out" if self.section.get("state") == "absent" else "no peer has this pod CIDR"
             self._remove(self.late, route, "", reason)
         elif self.known and _is_kindnetds(route, self.known) and any(_inside(route, c) for c in self.clusters):
+            if any(r is not route and r.metric == route.metric and _competes(r) and not self._is_own(r) for r in routes):
+                return  # kindnetd leaves one alone at its place
             self._remove(self.late, route, "", "kindnetd's, and no peer has this pod CIDR")
 
     def _change(self, where: List[Change], action: str, peer: Peer, before: Optional[Route], reason: str) -> None:

@@ -67,13 +67,14 @@ def read(section: Section, recorded: Optional[Section]) -> Live:
     protocol, table = section["protocol"], section["table"]
     own = tuple(r for family in FAMILIES for r in _netlink.dump(family, table, protocol))
     if is_absent(section):
-        return Live(own, None, _netlink.link_names() if own else {})
-    if recorded is None and _plan_routes.is_as_wanted(section, own):
+        if not own:
+            return Live(own, own)
+    elif recorded is None and _plan_routes.is_as_wanted(section, own):
         boot = (r for family in FAMILIES for r in _netlink.dump(family, table, BOOT)) if section.get("takeover") else ()
         if not _plan_routes.could_be_taken_over(section, boot):
             return Live(own, None, _netlink.link_names() if any(r.flags & (DEAD | LINKDOWN) for r in own) else {})
     relevant = _plan_routes.relevance(section)
-    tables = sorted({table, MAIN_TABLE, LOCAL_TABLE, DEFAULT_TABLE})
+    tables = [table] if is_absent(section) else sorted({table, MAIN_TABLE, LOCAL_TABLE, DEFAULT_TABLE})
     # The walk of an IPv6 table starts again where it changes, and may tell a route twice.
     everything = tuple(dict.fromkeys(r for family in FAMILIES for t in tables for r in _netlink.dump(family, t, 0, relevant)))
     own = tuple(r for r in everything if r.table == table and r.protocol == protocol)

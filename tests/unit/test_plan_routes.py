@@ -268,7 +268,7 @@ def any_routes(draw):
     return sorted(routes, key=Kernel.order)
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=800, deadline=None, derandomize=True)
 @given(any_routes(), st.booleans(), st.booleans())
 def test_any_state_is_right_after_one_run_and_stays_so(routes, takeover, persisted):
     section = dict(SECTION, takeover=takeover, cluster_cidrs=["10.244.0.0/16", "fd00:244::/32"] if persisted else [], known_addresses=[])
@@ -298,12 +298,13 @@ def test_any_state_is_right_after_one_run_and_stays_so(routes, takeover, persist
             assert taken.gateway == gateway and not taken.hops and taken.type == 1, (taken, first)
     # Nothing of ours is left where none is wanted, but for what others have joined.
     for r in after:
-        if r.table == 254 and r.protocol == 107 and not (r.family == V6 and r.hops):
+        joined = any(o.family == V6 and o.hops and Kernel.place(o) == Kernel.place(r) for o in after)
+        if r.table == 254 and r.protocol == 107 and not joined:
             assert [hop for _name, cidr, hop in PEERS if cidr == _plan_routes.cidr_text(r)], r
     assert len({c.subject for c in first.changes}) == len(first.changes)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(any_routes(), st.booleans())
 def test_what_has_no_part_in_the_plan_need_not_be_kept(routes, takeover):
     section = dict(SECTION, takeover=takeover, cluster_cidrs=["10.244.0.0/16"], known_addresses=[])
@@ -315,7 +316,7 @@ def test_what_has_no_part_in_the_plan_need_not_be_kept(routes, takeover):
     assert plan(section, kept) == plan(section, whole)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(any_routes())
 def test_absent_takes_out_what_is_ours(routes):
     section = {"state": "absent", "protocol": 107, "table": 254}
@@ -325,7 +326,8 @@ def test_absent_takes_out_what_is_ours(routes):
     for change in p.changes:
         kernel.apply(change)
     left = [r for r in kernel.routes if r.protocol == 107 and r.table == 254]
-    assert all(r.family == V6 and r.hops for r in left) and len(left) == len(p.problems)
+    joined = [Kernel.place(r) for r in routes if r.family == V6 and r.hops]
+    assert all(Kernel.place(r) in joined for r in left) and len(left) == len(p.problems)
     assert [r for r in routes if r not in mine] == [r for r in kernel.routes if r not in left]
 
 
