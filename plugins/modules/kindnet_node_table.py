@@ -15,8 +15,11 @@ version_added: "0.1.0"
 description:
   - Collects name, addresses and pod CIDRs of every member of an inventory group into one table, checks it as a whole, and
     returns it in the form that M(kindnet.host.kindnet_route) takes.
+  - Pod CIDRs that no host says itself are given by a ledger, a plain YAML file beside the inventory. One that was given stays with its host.
   - Runs on the controller alone and opens no connection. Use it with C(run_once); the cost grows in proportion to the hosts, while
     loops over C(hostvars) in every host's tasks grow with the square.
+  - Before anything is given out, and to learn the address of an interface, nodes have to be asked with M(kindnet.host.kindnet_node_info). The first
+    run then returns whom (RV(ask), RV(ask_outside)) and no table; a second one with O(answers) makes it.
   - Membership is declared, never observed. All hosts of the group are in the table, whatever C(--limit), C(serial), unreachable
     hosts or missing facts make of the run.
   - kindnetd takes the same from the Kubernetes API, where it is each node's C(InternalIP) and C(spec.podCIDRs).
@@ -24,8 +27,11 @@ options:
   group:
     description:
       - Inventory group whose members are the nodes.
-      - Of each member, C(kindnet_node_ips) (list of addresses) and C(kindnet_pod_cidrs) (list of CIDRs) are read.
-      - Without C(kindnet_node_ips) the address is C(ansible_host), or the host's name in the inventory, if that is a literal address; brackets
+      - Of each member, C(kindnet_node_ips) (list of addresses) and C(kindnet_pod_cidrs) (list of CIDRs) are read, and, for the ledger,
+        C(kindnet_renamed_from) (the name it had before) and C(kindnet_renumbered_from) (the CIDRs that it gives up).
+      - Without C(kindnet_pod_cidrs) the ledger gives a block of each family in which there are cluster CIDRs and the host has an address.
+      - Without C(kindnet_node_ips), C(kindnet_node_interface) names the interface whose address it is. It is read once and kept in the ledger.
+      - Without either the address is C(ansible_host), or the host's name in the inventory, if that is a literal address; brackets
         are dropped. A name is an error and is never looked up.
     type: str
     default: kindnet_nodes
@@ -39,20 +45,54 @@ options:
     type: list
     elements: str
     default: []
+  cluster_name:
+    description: Name of the cluster. The ledger carries it, and is refused for another one.
+    type: str
+    default: kindnet
+  node_cidr_mask_size:
+    description: Prefix length of the IPv4 blocks that the ledger gives. The default of kube-controller-manager, 24.
+    type: raw
+  node_cidr_mask_size_ipv6:
+    description: Prefix length of the IPv6 blocks that the ledger gives. The default of kube-controller-manager, 64.
+    type: raw
+  ledger:
+    description:
+      - Path of the ledger; a relative one starts at the folder of the first inventory source.
+      - By default C(kindnet-ledger.yml) in the folder of an inventory source. It is made when there is something to write into it.
+    type: str
+  removed_node:
+    description:
+      - A node that leaves, and is not in the table although the inventory may still have it. Its pod CIDRs stay in the ledger until
+        M(kindnet.host.kindnet_free_pod_cidrs) frees them.
+    type: str
+  reread_node_ips:
+    description: Have the addresses of interfaces read again, of the hosts that take part. An address that an interface still has stays.
+    type: bool
+    default: false
+  answers:
+    description:
+      - Results of M(kindnet.host.kindnet_node_info) on the hosts of RV(ask) and RV(ask_outside). Results without an answer, as of a host that cannot be
+        reached, may be among them.
+      - Without a ledger, nothing is given while any of them that was asked holds pod CIDRs.
+    type: list
+    elements: dict
 attributes:
   check_mode:
     support: full
-    description: Changes nothing, in check mode as otherwise.
+    description: Does not write the ledger. The table is the one that a real run would make.
   diff_mode:
-    support: none
-    description: Changes nothing.
+    support: full
+    description: What is given out, and what changes in the ledger otherwise.
   idempotent:
     support: full
-    description: Changes nothing.
+    description: What was given stays.
 seealso:
   - module: kindnet.host.kindnet_route
+  - module: kindnet.host.kindnet_node_info
+  - module: kindnet.host.kindnet_free_pod_cidrs
 notes:
-  - C(kindnet_cluster_cidrs), C(kindnet_cluster_name) and C(kindnet_node_table) must be the same for all hosts of the play.
+  - C(kindnet_cluster_cidrs), C(kindnet_cluster_name), C(kindnet_node_table), C(kindnet_ledger) and the mask sizes must be the same for all hosts of
+    the play.
   - Variables of a host are read as the inventory (and C(-e)) gives them. Variables of a play or role are not seen.
 author:
   - the kindnet.host authors (@kindnet-host)
@@ -66,6 +106,13 @@ EXAMPLES = r"""
   run_once: true
   register: table
 
+- name: Ask nodes
+  kindnet.host.kindnet_node_info:
+    name: "{{ inventory_hostname }}"
+    interface: "{{ kindnet_node_interface | default('') }}"
+  when: inventory_hostname in table.ask
+  register: answer
+
 - name: Route to the peers
   kindnet.host.kindnet_route:
     # The filter keeps older releases of ansible-core from making a list of it again.
@@ -74,6 +121,23 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+ask:
+  description: Hosts of this run that have to be asked. When there are any, here or in RV(ask_outside), nothing else is returned.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+ask_outside:
+  description: Hosts that have to be asked and do not take part in this run; at most 16.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+ledger:
+  description: Path of the ledger, whether there is one or not; empty where none could be.
+  returned: success
+  type: str
+  sample: /home/me/inventory/kindnet-ledger.yml
 nodes_json:
   description: The table as one JSON string. A list of thousands of nodes would be templated item by item, for each host and task.
   returned: success

@@ -23,13 +23,14 @@ import yaml
 
 from ..module_utils import _files
 from ..module_utils._errors import KindnetError
-from ..module_utils._node_table import Range, parse_cidr
-from ._plan_ledger import Ledger, LedgerPlan, first_overlap
+from ..module_utils._node_table import Range, parse_address, parse_cidr
+from ._plan_ledger import Ledger, LedgerPlan, NodeIps, first_overlap
 
 SCHEMA = 1
 NAME = "kindnet-ledger.yml"
 GROUP = "kindnet_ledger"
 KEYS = ("schema", "cluster_name", "pod_cidrs", "freed_pod_cidrs")
+OPTIONAL_KEYS = ("node_ips", "removed_hosts")  # there when there is something in them
 
 HEAD = """\
 ---
@@ -37,6 +38,13 @@ HEAD = """\
 # write it; commit it together with the inventory. A host that is listed keeps
 # what it holds; only playbooks/remove_node.yml frees it. This is the form of an
 # inventory without hosts, so that it may lie in an inventory directory.
+"""
+NODE_IPS = """\
+    # Read once from each host's kindnet_node_interface. Delete a line, or run
+    # with -e kindnet_reread_node_ips=true, to have it read again.
+"""
+REMOVED = """\
+    # Removed, and still in the inventory. A name that is taken out here joins again.
 """
 FREED = "    # The last to be given again, from the top.\n"
 
@@ -62,12 +70,13 @@ class _Loader(_SafeLoader):  # type: ignore[misc]
         return mapping
 
 
-def find(sources: Iterable[str], explicit: Optional[str] = None) -> str:
+def find(sources: Iterable[str], explicit: Optional[str] = None, required: bool = True) -> str:
     """The path of the ledger, whether it exists yet or not.
 
     :param sources: the inventory sources as Ansible has them (``ansible_inventory_sources``). The ledger lies in the folder of a source, that is
         in the directory itself if the source is one. If several folders have none, the first one gets it.
     :param explicit: ``kindnet_ledger``; a relative path is relative to the folder of the first source.
+    :param required: whether having no place for it is an error; else it is "".
     """
     folders: List[str] = []
     for source in sources:
@@ -79,6 +88,8 @@ def find(sources: Iterable[str], explicit: Optional[str] = None) -> str:
             folders.append(folder)
     if explicit:
         return os.path.join(folders[0] if folders else os.getcwd(), os.path.expanduser(explicit))
+    if not folders and not required:
+        return ""
     if not folders:
         raise KindnetError(
             "kindnet_ledger",
@@ -130,7 +141,7 @@ def parse(content: bytes, path: str) -> Ledger:
             "the ledger is of a schema that this version does not know; it knows %d" % SCHEMA,
             "Use the version of kindnet.host that wrote it, or a later one.",
         )
-    if sorted(map(str, entries)) != sorted(KEYS):
+    if sorted(map(str, entries)) != sorted([*KEYS, *(k for k in OPTIONAL_KEYS if k in entries)]):
         raise KindnetError(path, ", ".join(map(str, entries)), "the ledger is damaged, its keys are not %s" % ", ".join(KEYS), RESTORE)
     name, held, freed = entries["cluster_name"], entries["pod_cidrs"], entries["freed_pod_cidrs"]
     if not isinstance(name, str) or not isinstance(held, dict):
@@ -138,7 +149,13 @@ def parse(content: bytes, path: str) -> Ledger:
     for host in held:
         if not isinstance(host, str) or not host:
             raise KindnetError(path, host, "the ledger is damaged, a host's name is not a string", "Put it into quotes.")
-    ledger = Ledger(name, {h: _blocks(path, h, b) for h, b in held.items()}, _blocks(path, "freed_pod_cidrs", freed))
+    ledger = Ledger(
+        name,
+        {h: _blocks(path, h, b) for h, b in held.items()},
+        _blocks(path, "freed_pod_cidrs", freed),
+        _node_ips(path, entries.get("node_ips", {})),
+        _names(path, entries.get("removed_hosts", [])),
+    )
     _disjoint(ledger, path)
     return ledger
 
@@ -150,6 +167,12 @@ def dump(ledger: Ledger) -> str:
     lines += ["    pod_cidrs:\n", *hosts] if hosts else ["    pod_cidrs: {}\n"]
     freed = ["      - %s\n" % _cidr(b) for b in ledger.freed]
     lines += [FREED, "    freed_pod_cidrs:\n", *freed] if freed else ["    freed_pod_cidrs: []\n"]
+    if ledger.node_ips:
+        lines += [NODE_IPS, "    node_ips:\n"]
+        for host, (interface, ips) in sorted(ledger.node_ips.items()):
+            lines.append("      %s: {%s: [%s]}\n" % (_scalar(host), _scalar(interface), ", ".join('"%s"' % ip if ":" in ip else ip for ip in ips)))
+    if ledger.removed:
+        lines += [REMOVED, "    removed_hosts:\n", *("      - %s\n" % _scalar(host) for host in ledger.removed)]
     return "".join(lines)
 
 
@@ -273,6 +296,26 @@ def _blocks(path: str, owner: str, value: Any) -> Tuple[Range, ...]:
     if not isinstance(value, list):
         raise KindnetError(path, "%s: %s" % (owner, value), "the ledger is damaged, this is not a list of CIDRs", RESTORE)
     return tuple(parse_cidr("%s: %s" % (path, owner), item) for item in value)
+
+
+def _node_ips(path: str, entries: Any) -> Dict[str, NodeIps]:
+    """A mapping of host to interface to addresses."""
+    if not isinstance(entries, dict):
+        raise KindnetError(path, "node_ips", "the ledger is damaged, this is not a mapping", RESTORE)
+    found = {}
+    for host, value in entries.items():
+        pairs = list(value.items()) if isinstance(value, dict) else []
+        if not isinstance(host, str) or len(pairs) != 1 or not isinstance(pairs[0][0], str) or not isinstance(pairs[0][1], list) or not pairs[0][1]:
+            raise KindnetError(path, "node_ips: %s" % host, "the ledger is damaged, this is not {interface: [address]}", RESTORE)
+        interface, ips = pairs[0]
+        found[host] = NodeIps(interface, tuple(parse_address("%s: node_ips: %s" % (path, host), ip).text for ip in ips))
+    return found
+
+
+def _names(path: str, value: Any) -> Tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise KindnetError(path, "removed_hosts", "the ledger is damaged, this is not a list of names", RESTORE)
+    return tuple(value)
 
 
 def _disjoint(ledger: Ledger, path: str) -> None:

@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ..module_utils._errors import KindnetError
-from ..module_utils._node_table import BITS, LONGEST_PREFIX, Range, as_list, parse_cidr, shorten
+from ..module_utils._node_table import BITS, LONGEST_PREFIX, Range, as_list, family_of, parse_cidr, shorten
 from ..module_utils._plan import Change, Plan
 
 # What kube-controller-manager gives by default.
@@ -26,12 +26,21 @@ MASK_OPTIONS = {4: "kindnet_node_cidr_mask_size", 6: "kindnet_node_cidr_mask_siz
 REMOVE = "playbooks/remove_node.yml"
 
 
+class NodeIps(NamedTuple):
+    """What was read once from the interface that kindnet_node_interface names. It stays, whether the host can be asked or not."""
+
+    interface: str
+    node_ips: Tuple[str, ...]
+
+
 class Ledger(NamedTuple):
     """What has been given out. Blocks of different hosts, and freed ones, never overlap."""
 
     cluster_name: str
     pod_cidrs: Mapping[str, Tuple[Range, ...]]  # by inventory name, hosts that left the inventory included
     freed: Tuple[Range, ...] = ()  # the least recently freed first
+    node_ips: Mapping[str, NodeIps] = {}  # of hosts whose address comes from an interface
+    removed: Tuple[str, ...] = ()  # hosts that were removed while the inventory still had them
 
 
 class Host(NamedTuple):
@@ -53,12 +62,38 @@ class LedgerPlan(NamedTuple):
     plan: Plan  # a change per host whose entry changes
 
 
+def plan_node_ips(
+    ledger: Optional[Ledger], interfaces: Mapping[str, str], renamed_from: Mapping[str, Any], found: Mapping[str, Sequence[str]]
+) -> Dict[str, NodeIps]:
+    """The addresses of the hosts of ``interfaces``, as far as they are known: what the ledger has, else what was found now.
+
+    :param interfaces: kindnet_node_interface by host.
+    :param found: addresses that a host's interface has, the best one first, of the hosts that were asked. An address that the ledger has stays for
+        as long as it is among them.
+    """
+    kept = ledger.node_ips if ledger else {}
+    known: Dict[str, NodeIps] = {}
+    for name, interface in interfaces.items():
+        recorded = kept.get(name) or kept.get(str(renamed_from.get(name)))
+        has = recorded.node_ips if recorded and recorded.interface == interface else ()
+        if name in found:
+            chosen: Dict[int, str] = {}
+            for ip in [ip for ip in has if ip in found[name]] + list(found[name]):
+                chosen.setdefault(family_of(ip), ip)
+            has = tuple(chosen[family] for family in sorted(chosen))
+        if has:
+            known[name] = NodeIps(interface, has)
+    return known
+
+
 def plan_ledger(
     ledger: Optional[Ledger],
     hosts: Sequence[Host],
     cluster_cidrs: Sequence[str],
     mask_sizes: Optional[Mapping[int, Any]] = None,
     cluster_name: str = "kindnet",
+    node_ips: Optional[Mapping[str, NodeIps]] = None,
+    leaving: Optional[str] = None,
 ) -> LedgerPlan:
     """Every host's pod CIDRs: those it holds, those it says itself, else the first free block of each family.
 
@@ -66,6 +101,8 @@ def plan_ledger(
     :param hosts: those of the inventory group, in its order, which only decides who is served first.
     :param cluster_cidrs: where blocks are given from, filled in this order.
     :param mask_sizes: prefix length of a block, by family; what is not in it is as in kube-controller-manager.
+    :param node_ips: of hosts whose address comes from an interface.
+    :param leaving: the host that is being removed, and is therefore none of ``hosts`` although the inventory has it.
 
     Errors: one :class:`KindnetError` for the first thing that is wrong; nothing is given then. Costs O(n log n) in hosts and blocks, however
     many blocks the cluster CIDRs have room for.
@@ -74,10 +111,11 @@ def plan_ledger(
     explicit = {h.name: _explicit(h) for h in hosts}
     if len(explicit) != len(hosts):
         raise KindnetError("kindnet_nodes", shorten([h.name for h in hosts]), "lists a host twice", "Give each host once.")
-    if ledger is None and all(explicit.values()):
+    if ledger is None and all(explicit.values()) and not node_ips:
         return LedgerPlan({name: _texts(blocks) for name, blocks in explicit.items()}, None, {}, Plan())
     before = ledger or Ledger(cluster_name, {})
     refuse_other_cluster(before, cluster_name)
+    _refuse_removed(before, explicit)
 
     reasons: Dict[str, List[str]] = {h.name: [] for h in hosts}
     held = dict(before.pod_cidrs)
@@ -107,35 +145,61 @@ def plan_ledger(
                     "; ".join(reasons[host.name]),
                 )
             )
-    after = Ledger(cluster_name, held, freed)
+    addresses = {n: a for n, a in before.node_ips.items() if n not in reasons and n not in sources.values()}
+    addresses.update(node_ips or {})
+    changes += _changed_addresses(before.node_ips, addresses, sources)
+    removed = tuple(n for n in before.removed if n == leaving)
+    gone = [n for n in before.removed if n != leaving]
+    if gone:
+        changes.append(Change("removed hosts in the ledger", "remove", ", ".join(gone), "", "the inventory has them no more"))
+    after = Ledger(cluster_name, held, freed, addresses, removed)
     return LedgerPlan({h.name: _texts(held[h.name]) for h in hosts}, after, given, Plan(tuple(changes), (), tuple(notes)))
 
 
-def plan_free(ledger: Optional[Ledger], name: str) -> LedgerPlan:
-    """The ledger without ``name``, whose blocks are then the last to be given again. A host that is not in it is no change."""
-    blocks = ledger.pod_cidrs.get(name) if ledger else None
-    if ledger is None or blocks is None:
-        return LedgerPlan({}, ledger, {}, Plan())
-    held = {n: b for n, b in ledger.pod_cidrs.items() if n != name}
-    change = Change("pod CIDRs of %s in the ledger" % name, "remove", ", ".join(_texts(blocks)), "", "the node is removed")
-    return LedgerPlan({}, Ledger(ledger.cluster_name, held, ledger.freed + blocks), {}, Plan((change,)))
+def plan_free(ledger: Optional[Ledger], name: str, listed: bool = False) -> LedgerPlan:
+    """The ledger without ``name``, whose blocks are then the last to be given again. A host that is not in it is no change.
+
+    :param listed: the inventory still has the host. That is remembered, so that the next run does not take it for a new one.
+    """
+    if ledger is None:
+        return LedgerPlan({}, None, {}, Plan())
+    blocks = ledger.pod_cidrs.get(name, ())
+    reason = "the node is removed"
+    changes = []
+    if name in ledger.pod_cidrs:
+        changes.append(Change("pod CIDRs of %s in the ledger" % name, "remove", ", ".join(_texts(blocks)), "", reason))
+    if name in ledger.node_ips:
+        changes.append(Change("node IPs of %s in the ledger" % name, "remove", ", ".join(ledger.node_ips[name].node_ips), "", reason))
+    removed = ledger.removed
+    if listed and name not in removed:
+        removed += (name,)
+        changes.append(Change("removed hosts in the ledger", "add", "", name, "the inventory still has it"))
+    after = ledger._replace(
+        pod_cidrs={n: b for n, b in ledger.pod_cidrs.items() if n != name},
+        freed=ledger.freed + blocks,
+        node_ips={n: a for n, a in ledger.node_ips.items() if n != name},
+        removed=removed,
+    )
+    return LedgerPlan({}, after, {}, Plan(tuple(changes)))
 
 
-def refuse_fresh(planned: LedgerPlan, held: Mapping[str, Sequence[str]], path: str) -> None:
+def refuse_fresh(planned: LedgerPlan, held: Mapping[str, Sequence[str]], path: str, before: Optional[Ledger] = None) -> None:
     """Raise if what is about to be given is new to the ledger alone: nodes already hold blocks that it does not know.
 
     So a ledger that is missing, misplaced or older than the nodes never leads to a second allocation.
 
     :param held: pod CIDRs by host, as recorded on nodes: each one's own, or the whole table that any one of them has.
+    :param before: the ledger as it was. A node that has not heard yet that a block was freed keeps nobody from having it.
     """
-    freed = set(planned.ledger.freed) if planned.ledger else set()
+    freed = {b for ledger in (before, planned.ledger) if ledger for b in ledger.freed}
     given = {f: _Taken([b for blocks in planned.given.values() for b in blocks if b.family == f]) for f in BITS}
     lost = []
     for name, cidrs in held.items():
         recorded = [parse_cidr("recorded pod CIDR of %s" % name, c) for c in cidrs]
-        # A second family is no news of the first one; and a host that was removed and comes again may still record what it had.
-        families = {r.family for r in recorded if r not in freed}
-        if any(b.family in families for b in planned.given.get(name, ())) or any(given[r.family].over(r.first, r.last) for r in recorded):
+        # A host that was removed and comes again may still record what it had.
+        news = [r for r in recorded if r not in freed]
+        families = {r.family for r in news}  # a second family is no news of the first one
+        if any(b.family in families for b in planned.given.get(name, ())) or any(given[r.family].over(r.first, r.last) for r in news):
             lost.append(name)
     if lost:
         names = ["%s (%s)" % (n, ", ".join(held[n])) for n in sorted(lost)]
@@ -166,6 +230,29 @@ def first_overlap(owned: Iterable[Tuple[Range, str]]) -> Optional[Tuple[Tuple[Ra
         if one[0].family == other[0].family and other[0].first <= one[0].last:
             return one, other
     return None
+
+
+def _refuse_removed(ledger: Ledger, names: Iterable[str]) -> None:
+    listed = [n for n in names if n in ledger.removed]
+    if listed:
+        raise KindnetError(
+            "kindnet_nodes",
+            shorten(listed),
+            "was taken out of the cluster with %s, and is still in the inventory" % REMOVE,
+            "Take it out of the inventory. If it shall join again, take its name out of removed_hosts in the ledger.",
+        )
+
+
+def _changed_addresses(before: Mapping[str, NodeIps], after: Mapping[str, NodeIps], sources: Mapping[str, str]) -> List[Change]:
+    changes = []
+    for name in sorted(set(before) | set(after)):
+        was, now = before.get(sources.get(name, name)), after.get(name)
+        if was != now and name not in sources.values():
+            shown = ["%s: %s" % (entry.interface, ", ".join(entry.node_ips)) if entry else "" for entry in (was, now)]
+            action = "replace" if was and now else "add" if now else "remove"
+            reason = "read from the interface" if now else "kindnet_node_interface is not what says them any more"
+            changes.append(Change("node IPs of %s in the ledger" % name, action, shown[0], shown[1], reason))
+    return changes
 
 
 def _explicit(host: Host) -> Tuple[Range, ...]:
