@@ -65,7 +65,6 @@ def answer(request):
         _files.write_atomic = _files.remove = refuse
     if request["without_pyroute2"]:
         sys.path[:] = [p for p in sys.path if not os.path.exists(os.path.join(p, "pyroute2"))]
-        sys.meta_path[:] = [f for f in sys.meta_path if "ditable" not in repr(f)]
     if request["uid"]:
         os.setuid(request["uid"])
     if request["what"] == "module":

@@ -34,7 +34,7 @@ REMEDY = (
 
 
 def trouble() -> str:
-    """Why pyroute2 cannot be used, as half a sentence; "" if it can. Looks, and does not import it."""
+    """Why pyroute2 cannot be used, as half a sentence; "" if it can. Looks, and does not import it: check mode asks too."""
     import importlib.metadata
     import importlib.util
 

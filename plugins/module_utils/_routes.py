@@ -172,9 +172,9 @@ def _guard(params: Dict[str, Any], section: Section, recorded: Optional[Section]
 
 def _require_pyroute2(section: Section) -> None:
     """Without pyroute2 a converge that has nothing to change is fine, and any other one must not begin."""
-    from . import _pyroute2_dep
+    if plan(section, read(section, {})).changes:
+        from . import _pyroute2_dep
 
-    if _pyroute2_dep.trouble() and plan(section, read(section, {})).changes:
         _pyroute2_dep.require()
 
 

@@ -94,6 +94,9 @@ requirements:
   - "On the host: pyroute2 0.7 or newer, only when there is something to change."
 notes:
   - Needs root, or C(CAP_NET_ADMIN).
+  - This module looks at every route to a peer's pod CIDR. A pass of C(kindnet-reconcile) looks at those of others only when a route of this
+    collection is not as wanted, so that its cost does not grow with them. A foreign route that somebody later puts ahead of a right one is
+    found by the next run of this module.
   - All nodes have to be in one layer 2 domain. A next hop must be on-link, as the kernel asks for.
   - IPv6 routes of one metric that several programs add to are one multipath route to the kernel. If somebody appends a next hop to a route
     of this collection, that is a conflict, and it stays untouched.

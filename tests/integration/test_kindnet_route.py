@@ -245,7 +245,8 @@ def test_a_route_of_ours_that_cannot_be_deleted_alone(host):
     host.sh(f"""
         ip -6 route add {A6} metric 5 proto static nexthop via fd00:18::8 nexthop via fd00:18::9
         ip -6 route append {A6} dev eth0 metric 5 proto 107
-        ip -6 route add fd00:9::/64 via fd00:18::8 proto 107; ip -6 route append fd00:9::/64 via fd00:18::9; ip -6 route append fd00:9::/64 dev eth0 proto 107""")
+        ip -6 route add fd00:9::/64 via fd00:18::8 proto 107; ip -6 route append fd00:9::/64 via fd00:18::9
+        ip -6 route append fd00:9::/64 dev eth0 proto 107""")
     before = host.lines(A6), host.lines("fd00:9::/64")
     real = quartet(host, nodes=NODES, node_name="me", expect_failure=True, force_removals=True)
     assert (host.lines(A6), host.lines("fd00:9::/64")) == before and len(real["problems"]) == 4

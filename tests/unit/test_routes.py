@@ -1,0 +1,146 @@
+# Copyright (c) 2026, the kindnet.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What becomes of a plan of routes when the kernel refuses part of it, and what options are refused."""
+
+from __future__ import annotations
+
+__metaclass__ = type
+
+import errno
+
+import pytest
+from ansible_collections.kindnet.host.plugins.module_utils import _netlink, _plan_routes, _pyroute2_dep, _routes
+from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
+from ansible_collections.kindnet.host.plugins.module_utils._plan import Change, Plan
+from ansible_collections.kindnet.host.plugins.module_utils._plan_routes import Op, Route
+
+
+class FakeWriter:
+    """Answers with the errno of a destination's third byte."""
+
+    codes = {}
+    made = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        pass
+
+    def _make(self, what, route):
+        self.made.append((what, route.dst[2]))
+        return self.codes.get(route.dst[2], 0)
+
+    def add(self, route):
+        return self._make("add", route)
+
+    def replace(self, route):
+        return self._make("replace", route)
+
+    def remove(self, route):
+        return self._make("remove", route)
+
+
+def change(n, action="add", after=""):
+    route = Route(2, 254, bytes((10, 0, n, 0)), 24, 0, 0, 107, 0, 1)
+    return Change("route 10.0.%d.0/24" % n, action, "", "", "", Op(route, "node%d" % n, after))
+
+
+@pytest.fixture
+def writer(monkeypatch):
+    monkeypatch.setattr(_netlink, "Writer", FakeWriter)
+    FakeWriter.made, FakeWriter.codes = [], {}
+    return FakeWriter
+
+
+CODES = [
+    ("add", errno.EEXIST, "appeared meanwhile"),
+    ("add", errno.ENETUNREACH, "ENETUNREACH"),
+    ("add", errno.EHOSTUNREACH, "not take its next hop as on-link"),
+    ("add", errno.EINVAL, "EINVAL"),
+    ("add", errno.ENETDOWN, "is down"),
+    ("add", errno.EACCES, "IPv6 is disabled"),
+    ("add", errno.ENOSPC, "ENOSPC"),
+    ("replace", errno.ENOENT, "gone meanwhile"),
+    ("replace", errno.ESRCH, "gone meanwhile"),
+    ("remove", errno.ESRCH, None),
+    ("remove", errno.ENOENT, None),
+    ("remove", errno.EBUSY, "EBUSY"),
+]
+
+
+@pytest.mark.parametrize(("action", "code", "words"), CODES)
+def test_what_the_kernel_refuses_is_a_problem_of_one_peer(writer, action, code, words):
+    writer.codes = {2: code}
+    problems = _routes.apply({}, Plan((change(1), change(2, action), change(3))))
+    assert writer.made == [("add", 1), (action, 2), ("add", 3)]
+    if words is None:
+        assert problems == ()
+    else:
+        (problem,) = problems
+        assert problem.subject == "route 10.0.2.0/24" and problem.message.startswith("peer node2: ") and words in problem.message
+
+
+def test_a_route_goes_only_if_its_successor_came(writer):
+    writer.codes = {1: errno.ENETUNREACH}
+    gone, stays = change(8, "remove"), change(9, "remove", after="route 10.0.1.0/24")
+    problems = _routes.apply({}, Plan((change(1), gone, stays, change(7, "remove", after="route 10.0.2.0/24"))))
+    assert writer.made == [("add", 1), ("remove", 8), ("remove", 7)]
+    assert [p.subject for p in problems] == ["route 10.0.1.0/24", "route 10.0.9.0/24"]
+
+
+def test_no_permission_is_one_error(writer):
+    writer.codes = {1: errno.EPERM}
+    with pytest.raises(KindnetError, match="CAP_NET_ADMIN"):
+        _routes.apply({}, Plan((change(1), change(2))))
+    assert writer.made == [("add", 1)]
+
+
+def test_nothing_to_change_opens_nothing(monkeypatch):
+    monkeypatch.setattr(_netlink, "Writer", None)
+    assert _routes.apply({}, Plan()) == ()
+
+
+@pytest.mark.parametrize("value", [0, 1, 2, 3, 4, 11, 186, 256, -1])
+def test_protocols_of_others(value):
+    with pytest.raises(KindnetError, match="protocol"):
+        _routes.parse_protocol(value)
+
+
+@pytest.mark.parametrize(("value", "number"), [("main", 254), ("254", 254), (100, 100), (" 7 ", 7), ("4294967295", 4294967295)])
+def test_tables(value, number):
+    assert _routes.parse_table(value) == number
+
+
+@pytest.mark.parametrize("value", ["local", "255", "0", "-1", "4294967296", "9" * 5000, "", "red", "1.5", "٣", None])
+def test_no_tables(value):
+    with pytest.raises(KindnetError, match="table"):
+        _routes.parse_table(value)
+
+
+@pytest.mark.parametrize(
+    ("version", "refused"),
+    [("0.6.9", True), ("0.5", True), ("0.7.0", False), ("0.7.2", False), ("0.9.7", False), ("1.0", False), ("0.7.dev1", False), ("", False)],
+)
+def test_versions_of_pyroute2(version, refused):
+    assert bool(_pyroute2_dep._age(version)) is refused
+
+
+class Node:
+    def __init__(self, name, node_ips, pod_cidrs):
+        self.name, self.node_ips, self.pod_cidrs = name, node_ips, pod_cidrs
+
+
+def test_the_next_hop_is_the_first_address_of_the_family():
+    nodes = [
+        Node("me", ("10.0.0.1",), ("10.1.0.0/24",)),
+        Node("dual", ("fd00::2", "10.0.0.2", "10.0.0.3", "fd00::1"), ("10.2.0.0/24", "fd01::/64", "10.3.0.0/24")),
+        Node("six", ("fd00::6",), ("fd06::/64",)),
+    ]
+    assert _plan_routes.peers_of(nodes, "me") == [
+        ["dual", "10.2.0.0/24", "10.0.0.2"],
+        ["dual", "fd01::/64", "fd00::2"],
+        ["dual", "10.3.0.0/24", "10.0.0.2"],
+        ["six", "fd06::/64", "fd00::6"],
+    ]
