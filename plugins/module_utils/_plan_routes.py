@@ -118,15 +118,18 @@ SCOPES = {200: "site", 253: "link", 254: "host", 255: "nowhere"}
 def peers_of(nodes: Iterable[Any], node_name: str) -> List[List[str]]:
     """The wanted routes as they are recorded: node, pod CIDR, next hop.
 
-    The next hop is the peer's first address of the same family, so it is the same one in every pass.
+    The next hop is the peer's first address of the same family, so it is the same one in every pass. Of a family that this node has no
+    address of it gets no route: what it sent by it would have no way back.
     """
+    nodes = list(nodes)
+    families = {":" in ip for node in nodes if node.name == node_name for ip in node.node_ips}
     peers = []
     for node in nodes:
         if node.name == node_name:
             continue  # the node's own pods have host routes of their own, made by ptp
         for cidr in node.pod_cidrs:
             next_hop = next((ip for ip in node.node_ips if (":" in ip) == (":" in cidr)), None)
-            if next_hop is not None:
+            if next_hop is not None and (":" in cidr) in families:
                 peers.append([node.name, cidr, next_hop])
     return peers
 

@@ -14,6 +14,7 @@ version_added: "0.1.0"
 description:
   - "Keeps one unicast route for each pod CIDR of each peer: destination the peer's pod CIDR, next hop the peer's first address of the same
     family, default metric, no source hint. These are the routes of kindnetd, the network plugin of kind, under a route protocol of their own."
+  - Of the two families, those of which this host has an address among its V(node_ips); so a dual-stack peer costs a host that has IPv4 alone nothing.
   - The host's own pod CIDR gets no route, as its pods have host routes made by the CNI plugin C(ptp).
   - Whatever is wrong with the routes of this protocol in this table (missing, another next hop or metric, doubled, left over from a node
     or pod CIDR that is gone) is right after one run.

@@ -132,15 +132,18 @@ class Node:
         self.name, self.node_ips, self.pod_cidrs = name, node_ips, pod_cidrs
 
 
-def test_the_next_hop_is_the_first_address_of_the_family():
+@pytest.mark.parametrize(
+    ("node_ips", "wanted"),
+    [
+        (("10.0.0.1", "fd00::9"), ["10.2.0.0/24 10.0.0.2", "fd01::/64 fd00::2", "10.3.0.0/24 10.0.0.2", "fd06::/64 fd00::6"]),
+        (("10.0.0.1",), ["10.2.0.0/24 10.0.0.2", "10.3.0.0/24 10.0.0.2"]),
+        (("fd00::9",), ["fd01::/64 fd00::2", "fd06::/64 fd00::6"]),
+    ],
+)
+def test_a_route_for_each_family_that_both_have_by_the_first_address_of_the_peer(node_ips, wanted):
     nodes = [
-        Node("me", ("10.0.0.1",), ("10.1.0.0/24",)),
         Node("dual", ("fd00::2", "10.0.0.2", "10.0.0.3", "fd00::1"), ("10.2.0.0/24", "fd01::/64", "10.3.0.0/24")),
+        Node("me", node_ips, ("10.1.0.0/24",)),
         Node("six", ("fd00::6",), ("fd06::/64",)),
     ]
-    assert _plan_routes.peers_of(nodes, "me") == [
-        ["dual", "10.2.0.0/24", "10.0.0.2"],
-        ["dual", "fd01::/64", "fd00::2"],
-        ["dual", "10.3.0.0/24", "10.0.0.2"],
-        ["six", "fd06::/64", "fd00::6"],
-    ]
+    assert [" ".join(p[1:]) for p in _plan_routes.peers_of(nodes, "me")] == wanted
