@@ -217,17 +217,25 @@ def plan(section: Section, live: Live) -> Plan:
 
 
 def removal_guard(
-    recorded: Sequence[Sequence[str]], wanted: Sequence[Sequence[str]], own: Iterable[Route], max_removals: Optional[int]
+    recorded: Sequence[Sequence[str]],
+    wanted: Sequence[Sequence[str]],
+    own: Iterable[Route],
+    max_removals: Optional[int],
+    meant: Sequence[str] = (),
 ) -> Tuple[List[str], int, bool]:
     """Which peers a change of the table would lose, how many may be lost, and whether that would be every one there was.
 
     A peer is lost when its name is gone and so is one of its pod CIDRs; a host that is renamed, or that has another address or
     pod CIDR, is not lost. A route of ours whose next hop nobody knows stands for a peer as well.
+
+    :param meant: peers that are meant to go, by name. They do not count.
     """
     names = {name for name, _cidr, _hop in wanted}
     cidrs = {cidr for _name, cidr, _hop in wanted}
     before: Dict[str, bool] = {}  # peer: still wanted
     for name, cidr, _hop in recorded:
+        if name in meant:
+            continue
         before[name] = before.get(name, True) and (name in names or cidr in cidrs)
     known = {hop for _name, _cidr, hop in recorded} | {hop for _name, _cidr, hop in wanted}
     strangers: Dict[str, List[str]] = {}

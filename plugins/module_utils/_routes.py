@@ -157,7 +157,8 @@ def _section(params: Dict[str, Any], protocol: int, table: int) -> Section:
 
 def _guard(params: Dict[str, Any], section: Section, recorded: Optional[Section]) -> None:
     own = [r for family in FAMILIES for r in _netlink.dump(family, section["table"], section["protocol"])]
-    lost, allowed, all_of_them = _plan_routes.removal_guard((recorded or {}).get("peers", ()), section["peers"], own, params["max_removals"])
+    before = (recorded or {}).get("peers", ())
+    lost, allowed, all_of_them = _plan_routes.removal_guard(before, section["peers"], own, params["max_removals"], params["removed_nodes"])
     if not all_of_them and len(lost) <= allowed:
         return
     raise KindnetError(

@@ -70,6 +70,12 @@ options:
       - By default the larger of 2 and 10 % of the peers. To take away every one of them needs O(force_removals=true) in any case.
       - A peer that has another name, address or pod CIDR is not taken away. O(state=absent) is not bounded.
     type: int
+  removed_nodes:
+    description:
+      - Names of peers that are meant to go. They do not count against O(max_removals), and the last one may be among them.
+    type: list
+    elements: str
+    default: []
   force_removals:
     description:
       - Take away as many peers as the table says.
@@ -237,6 +243,7 @@ OPTIONS = {
     "table": {"type": "str", "default": "main"},
     "takeover": {"type": "bool", "default": False},
     "max_removals": {"type": "int"},
+    "removed_nodes": {"type": "list", "elements": "str", "default": []},
     "force_removals": {"type": "bool", "default": False},
     "tools_predicted": {"type": "bool", "default": False},
 }

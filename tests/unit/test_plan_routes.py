@@ -183,6 +183,13 @@ def test_removal_guard(recorded, wanted, routes, most, expected):
     assert removal_guard(recorded, wanted, routes, most) == expected
 
 
+def test_the_guard_excuses_those_who_are_meant_to_go_and_nobody_else():
+    assert removal_guard(peers(*TEN), peers(*TEN[1:]), own(*TEN), 0, ["p1"]) == ([], 0, False)
+    assert removal_guard(peers("p1"), [], own("p1"), None, ["p1"]) == ([], 2, False)
+    assert removal_guard(peers("p1", "p2"), [], own("p1", "p2"), None, ["p1"]) == (["p2"], 2, True)
+    assert removal_guard(peers(*TEN), peers(*TEN[5:]), own(*TEN), None, ["p1"]) == (["p2", "p3", "p4", "p5"], 2, False)
+
+
 class Kernel:
     """How Linux keeps routes: the first of the lowest metric counts, a delete takes the first that fits, a replace the first at its place."""
 
