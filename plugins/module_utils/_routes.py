@@ -147,6 +147,9 @@ def _section(params: Dict[str, Any], protocol: int, table: int) -> Section:
     peers = _plan_routes.peers_of(nodes, params["node_name"])
     section: Section = {"protocol": protocol, "table": table, "node_name": params["node_name"], "peers": peers}
     if params["takeover"]:
+        from ._rivals import refuse_takeover
+
+        refuse_takeover()
         section["takeover"] = True
         section["cluster_cidrs"] = list(clusters)
         next_hops = {hop for _node, _cidr, hop in peers}

@@ -28,7 +28,7 @@ options:
   rival_daemons:
     description:
       - Daemons that program routes, rules or CNI configuration of the same kind. They are found by the name of their executable, also when they
-        run in a container.
+        run in a container, unless that has a network of its own.
     type: list
     elements: str
     default: [kindnetd, flanneld, kube-router, ip-masq-agent]
@@ -142,6 +142,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kindnet.host.plugins.module_utils import _desired, _files, _pyroute2_dep
 from ansible_collections.kindnet.host.plugins.module_utils._conflist_data import read_text, stores_of
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
+from ansible_collections.kindnet.host.plugins.module_utils._rivals import running
 
 TOOLS = (
     "ip",
@@ -218,21 +219,6 @@ def pyroute2_problem(module):
     if module.run_command([PASS_PYTHON, "-I", "-c", code])[0] != 0:
         return "is not installed for %s" % PASS_PYTHON
     return ""
-
-
-def running(names):
-    """Processes whose executable has one of ``names``: exactly, as a path may hold any word. /proc shows those in containers, too."""
-    found = []
-    for pid in sorted(int(p) for p in os.listdir("/proc") if p.isdigit()):
-        try:
-            with open("/proc/%d/cmdline" % pid, "rb") as f:
-                argv = f.read().decode("utf-8", "replace").split("\0")
-        except OSError:  # it ended
-            continue
-        name = os.path.basename(argv[0])
-        if name in names:
-            found.append({"name": name, "pid": pid, "command": re.sub(r"\s+", " ", " ".join(argv)).strip()[:200]})
-    return found
 
 
 def pods(module):

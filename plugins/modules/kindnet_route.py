@@ -61,6 +61,7 @@ options:
       - Adopt the routes of a kindnetd that does not run any more, in place and without a gap.
       - Adopted are routes of protocol C(boot) with the default metric, alone at their place, to a wanted pod CIDR by an address of a node in O(nodes).
       - If O(cluster_cidrs) is given, other such routes to a destination inside of these are removed, as routes of nodes and pod CIDRs that are gone.
+      - Refused while a C(kindnetd) runs in this host's network, in a container or not.
       - C(ip route add) without a protocol leaves the same kind of route, so do not leave this on.
     type: bool
     default: false

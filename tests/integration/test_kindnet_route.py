@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from route_host import RouteHost, node, table_of
@@ -456,6 +457,35 @@ def test_takeover_adopts_in_place(host):
     # Killed after adopting and before removing: the pass goes on.
     host.sh("ip route add 10.244.9.0/24 via 172.18.0.4")
     assert host.a_pass()["changes"] == [["route 10.244.9.0/24", "remove"]] and host.lines("10.244.9.0/24") == []
+
+
+@pytest.mark.parametrize("in_the_way", [True, False], ids=["in this host's network", "in a network of its own"])
+def test_takeover_is_refused_while_kindnetd_runs(host, in_the_way):
+    host.sh("ip route add 10.244.1.0/24 via 172.18.0.3")
+    before = host.routes()
+    command = ["bash", "-c", "exec -a /bin/kindnetd sleep 60"]
+    kindnetd = subprocess.Popen(host.command(*command) if in_the_way else command)
+    try:
+        deadline = time.monotonic() + 30
+        while Path("/proc/%d/cmdline" % kindnetd.pid).read_bytes() != b"/bin/kindnetd\x0060\0":
+            assert time.monotonic() < deadline
+        for check in (True, False) if in_the_way else ():
+            refused = host.module(nodes=NODES, node_name="me", takeover=True, check=check)
+            assert refused["failed"] and "kindnetd still runs here (pid %d: /bin/kindnetd 60)" % kindnetd.pid in refused["msg"]
+            assert (host.routes(), host.desired()) == (before, "")
+            # Without a takeover nothing of kindnetd's is touched, and that it runs is for others to judge.
+            assert not host.module(nodes=NODES, node_name="me", check=check, persist=False).get("failed")
+            host.module(state="absent")
+    finally:
+        if in_the_way:
+            kindnetd.kill()
+            kindnetd.wait()
+    try:
+        quartet(host, nodes=NODES, node_name="me", takeover=True)
+        assert host.lines(A4) == [OURS4]
+    finally:
+        kindnetd.kill()
+        kindnetd.wait()
 
 
 def test_takeover_of_a_route_with_one_of_ours_beside_it(host):

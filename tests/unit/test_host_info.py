@@ -11,6 +11,7 @@ import subprocess
 
 import pytest
 import yaml
+from ansible_collections.kindnet.host.plugins.module_utils import _rivals
 from ansible_collections.kindnet.host.plugins.modules import kindnet_host_info as info
 
 with open("roles/prerequisites/defaults/main.yml") as f:
@@ -56,7 +57,7 @@ def test_a_daemon_is_found_by_its_exact_name(argv0, found):
             with open("/proc/%d/cmdline" % process.pid, "rb") as f:
                 if f.read().startswith(argv0.encode() + b"\0"):
                     break
-        rivals = [r for r in info.running({"kindnetd"}) if r["pid"] == process.pid]
+        rivals = [r for r in _rivals.running({"kindnetd"}) if r["pid"] == process.pid]
         assert rivals == ([{"name": "kindnetd", "pid": process.pid, "command": "%s 60" % argv0}] if found else [])
     finally:
         process.kill()
