@@ -41,7 +41,7 @@ RTNEXTHOP = struct.Struct("=HBBi")
 U32 = struct.Struct("=I")
 
 # A plain IPv4 route as the kernel writes it, in one piece: header, rtmsg, then table, destination, gateway and interface.
-PLAIN4 = struct.Struct("=16xBBBBBBBBI" "HHI" "HH4s" "HH4s" "HHI")
+PLAIN4 = struct.Struct("=16x8BI HHI HH4s HH4s HHI")
 PLAIN4_ATTRIBUTES = ((8, RTA_TABLE), (8, RTA_DST), (8, RTA_GATEWAY), (8, RTA_OIF))
 
 # A dump is one message after another while the table changes beneath; the kernel says so, and it is read again.
