@@ -16,11 +16,12 @@ import pytest
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
+FOLDERS = ("/etc/kindnet", "/etc/sysctl.d", "/var/lib/kindnet", "/run/kindnet")
+
 # The child lives in fresh namespaces; what it would write lies in folders of its own.
 PRELUDE = """
 import json, os, subprocess, sys
-for folder in ("/etc/kindnet", "/etc/sysctl.d", "/var/lib/kindnet", "/run/kindnet"):
-    os.makedirs(folder, exist_ok=True)
+for folder in FOLDERS:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "none", folder], check=True)
 subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 CODE = '''
@@ -53,15 +54,22 @@ def state():
 
 def in_namespaces(code):
     """Run ``code`` in network and mount namespaces that end with it."""
-    done = subprocess.run(
-        ["unshare", "--net", "--mount", sys.executable, "-c", PRELUDE + textwrap.dedent(code)],
-        env=dict(os.environ, PYTHONPATH=os.path.abspath(".ansible/collections"), PYTHONDONTWRITEBYTECODE="1"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    missing = [folder for folder in FOLDERS if not os.path.isdir(folder)]
+    for folder in missing:
+        os.makedirs(folder)  # to mount on
+    try:
+        done = subprocess.run(
+            ["unshare", "--net", "--mount", sys.executable, "-c", "FOLDERS = %r\n" % (FOLDERS,) + PRELUDE + textwrap.dedent(code)],
+            env=dict(os.environ, PYTHONPATH=os.path.abspath(".ansible/collections"), PYTHONDONTWRITEBYTECODE="1"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    finally:
+        for folder in missing:
+            os.rmdir(folder)
     assert done.returncode == 0, done.stdout
 
 
