@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import pytest
-from nodes import Node, load_nodes
+from nodes import Node, families_of, load_nodes
 
 NODES = load_nodes()
 
@@ -20,6 +20,12 @@ def nodes() -> dict[str, Node]:
 def node(request: pytest.FixtureRequest) -> Node:
     """Each node in turn."""
     return NODES[request.param]
+
+
+@pytest.fixture(params=families_of([cidr for node in NODES.values() for cidr in node.pod_cidrs]), ids="IPv{}".format)
+def family(request: pytest.FixtureRequest) -> int:
+    """Each family that has pods in turn."""
+    return request.param
 
 
 @pytest.fixture

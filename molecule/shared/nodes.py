@@ -9,7 +9,6 @@ Nothing here imports or runs our code; kindnet-reconcile is only ever started as
 from __future__ import annotations
 
 import base64
-import ipaddress
 import json
 import os
 import re
@@ -25,7 +24,8 @@ import testinfra
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-INVENTORY = ROOT / os.environ.get("KINDNET_INVENTORY", ".lab/inventory.yml")
+# As Ansible is given them; what a later one says of a host or group wins.
+INVENTORIES = [ROOT / path for path in os.environ.get("KINDNET_INVENTORY", ".lab/inventory.yml").split(":")]
 EPHEMERAL = Path(os.environ.get("MOLECULE_EPHEMERAL_DIRECTORY", ROOT / ".lab"))
 LAB = Path("/run/kindnet-lab")
 
@@ -38,17 +38,33 @@ TIMER = "kindnet-reconcile.timer"
 PASS_LIMIT = 40  # seconds until a pass must have completed: a period, a wait for a lock, and a slow machine
 
 
+def of_family(family: int, texts: list[str]) -> list[str]:
+    """Those of the addresses or networks that are of IPv4 or IPv6."""
+    return [text for text in texts if (":" in text) == (family == 6)]
+
+
+def families_of(texts: list[str]) -> list[int]:
+    return [family for family in (4, 6) if of_family(family, texts)]
+
+
 class Node:
     """One node, reached as Ansible reaches it."""
 
     def __init__(self, name: str, declared: dict[str, Any], cluster_cidrs: list[str]) -> None:
         self.name = name
-        self.node_ips: list[str] = declared["kindnet_node_ips"]
+        self.node_ips: list[str] = declared["kindnet_node_ips"] or [declared["ansible_host"]]
         self.pod_cidrs: list[str] = declared["kindnet_pod_cidrs"]
         self.cluster_cidrs = cluster_cidrs
 
     def __repr__(self) -> str:
         return self.name
+
+    def node_ip(self, family: int) -> str:
+        """The address by which peers reach it in this family; "" if they do not."""
+        return next(iter(of_family(family, self.node_ips)), "")
+
+    def pod_cidr(self, family: int) -> str:
+        return next(iter(of_family(family, self.pod_cidrs)), "")
 
     @cached_property
     def host(self) -> testinfra.host.Host:
@@ -188,7 +204,14 @@ def runs() -> list[Run]:
 
 
 def load_inventory() -> dict[str, Any]:
-    return yaml.safe_load(INVENTORY.read_text(encoding="utf-8"))
+    """The inventories as one."""
+    whole: dict[str, Any] = {"hosts": {}, "vars": {}}
+    for path in INVENTORIES:
+        group = yaml.safe_load(path.read_text(encoding="utf-8"))["kindnet_nodes"]
+        whole["vars"].update(group.get("vars", {}))
+        for name, declared in group["hosts"].items():
+            whole["hosts"].setdefault(name, {}).update(declared)
+    return {"kindnet_nodes": whole}
 
 
 def load_nodes() -> dict[str, Node]:
@@ -196,21 +219,24 @@ def load_nodes() -> dict[str, Node]:
     return {name: Node(name, declared, group["vars"]["kindnet_cluster_cidrs"]) for name, declared in group["hosts"].items()}
 
 
-def expected_routes(node: Node, nodes: dict[str, Node]) -> list[dict[str, Any]]:
-    """The routes of ours that a node must have, as `ip -N -details -json` prints them: one per peer and pod CIDR, and not a word more."""
+def expected_routes(node: Node, nodes: dict[str, Node], family: int = 4) -> list[dict[str, Any]]:
+    """The routes of ours that a node must have, as `ip -N -details -json` prints them: one per peer and pod CIDR of a family that both
+    have, and not a word more."""
+    defaults = {"metric": 1024, "pref": "medium"} if family == 6 else {}
     return [
         {
             "type": "1",
             "dst": cidr,
-            "gateway": peer.node_ips[0],
-            "dev": node.peer_interface(peer.node_ips[0])["ifname"],
+            "gateway": peer.node_ip(family),
+            "dev": node.peer_interface(peer.node_ip(family))["ifname"],
             "protocol": PROTOCOL,
             "scope": "0",
             "flags": [],
+            **defaults,
         }
         for peer in nodes.values()
-        if peer is not node
-        for cidr in peer.pod_cidrs
+        if peer is not node and node.node_ip(family)
+        for cidr in of_family(family, peer.pod_cidrs)
     ]
 
 
@@ -231,8 +257,8 @@ def expected_chain(cluster_cidrs: list[str]) -> list[str]:
 
 
 def expected_conflist(node: Node, nodes: dict[str, Node]) -> dict[str, Any]:
-    peer = next(p for p in nodes.values() if p is not node)
-    families = {ipaddress.ip_network(c).version for c in node.pod_cidrs}
+    family = 6 if ":" in node.pod_cidrs[0] else 4
+    peer = next(p for p in nodes.values() if p is not node and p.node_ip(family))
     return {
         "cniVersion": "0.3.1",
         "name": "kindnet",
@@ -243,22 +269,32 @@ def expected_conflist(node: Node, nodes: dict[str, Node]) -> dict[str, Any]:
                 "ipam": {
                     "type": "host-local",
                     "dataDir": "/run/cni-ipam-state",
-                    "routes": [{"dst": {4: "0.0.0.0/0", 6: "::/0"}[f]} for f in sorted(families)],
+                    "routes": [{"dst": "::/0" if ":" in cidr else "0.0.0.0/0"} for cidr in node.pod_cidrs],
                     "ranges": [[{"subnet": cidr}] for cidr in node.pod_cidrs],
                 },
-                "mtu": node.peer_interface(peer.node_ips[0])["mtu"],
+                "mtu": node.peer_interface(peer.node_ip(family))["mtu"],
             },
             {"type": "portmap", "capabilities": {"portMappings": True}},
         ],
     }
 
 
+FORWARDING = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
+
+
+def in_family(family: int, command: str) -> str:
+    """The command of iptables for that family."""
+    return command.replace("iptables", "ip6tables") if family == 6 else command
+
+
 def assert_converged(node: Node, nodes: dict[str, Node], save: str = "iptables-save") -> None:
-    """The state that a converge makes and that every pass restores."""
-    assert node.routes(PROTOCOL) == by_text(expected_routes(node, nodes)), node
-    assert node.chain_lines(save) == expected_chain(node.cluster_cidrs), node
+    """The state that a converge makes and that every pass restores, in the families that the cluster has."""
+    for family in families_of(node.cluster_cidrs):
+        assert node.routes(PROTOCOL, family) == by_text(expected_routes(node, nodes, family)), node
+        assert node.chain_lines(in_family(family, save)) == expected_chain(of_family(family, node.cluster_cidrs)), node
+        if node.pod_cidr(family):
+            assert node.sh(f"sysctl -n {FORWARDING[family]}") == "1\n", node
     assert json.loads(node.read(CONFLIST)) == expected_conflist(node, nodes), node
-    assert node.sh("sysctl -n net.ipv4.ip_forward") == "1\n", node
 
 
 def by_text(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -285,13 +321,14 @@ def lab(*arguments: str) -> str:
     return done.stdout
 
 
-def play(playbook: str, *arguments: str, inventory: Path = INVENTORY, **environment: str) -> Run:
+def play(playbook: str, *arguments: str, inventory: Path | None = None, **environment: str) -> Run:
     """Run a playbook as an operator does, from the checkout; what it changed."""
     return start_play(playbook, *arguments, inventory=inventory, **environment)()
 
 
-def start_play(playbook: str, *arguments: str, inventory: Path = INVENTORY, **environment: str) -> Callable[[], Run]:
+def start_play(playbook: str, *arguments: str, inventory: Path | None = None, **environment: str) -> Callable[[], Run]:
     """The same, begun; the result when called."""
+    inventories = [inventory] if inventory else INVENTORIES
     record = EPHEMERAL / f"run-{time.monotonic_ns()}"
     record.mkdir(parents=True)
     variables = {k: v for k, v in os.environ.items() if not k.startswith("ANSIBLE_")}
@@ -302,7 +339,7 @@ def start_play(playbook: str, *arguments: str, inventory: Path = INVENTORY, **en
         MOLECULE_EPHEMERAL_DIRECTORY=str(record),
         **environment,
     )
-    command = [ROOT / ".venv/bin/ansible-playbook", "-i", inventory, ROOT / "playbooks" / playbook, *arguments]
+    command = [ROOT / ".venv/bin/ansible-playbook", *(f"--inventory={i}" for i in inventories), ROOT / "playbooks" / playbook, *arguments]
     process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def result() -> Run:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import ipaddress
 import json
 import re
 
@@ -13,6 +14,7 @@ import pytest
 from nodes import (
     CHAIN,
     CONFLIST,
+    FORWARDING,
     PROTOCOL,
     SERVICE,
     TIMER,
@@ -22,54 +24,63 @@ from nodes import (
     expected_chain,
     expected_conflist,
     expected_routes,
+    families_of,
+    in_family,
+    of_family,
 )
 
 Nodes = dict[str, Node]
 
 
 class TestRoutes:
-    def test_one_per_peer_and_pod_cidr_and_nothing_else_of_ours(self, node: Node, nodes: Nodes) -> None:
-        assert node.routes(PROTOCOL) == by_text(expected_routes(node, nodes))
+    def test_one_per_peer_and_pod_cidr_and_nothing_else_of_ours(self, node: Node, nodes: Nodes, family: int) -> None:
+        assert node.routes(PROTOCOL, family) == by_text(expected_routes(node, nodes, family))
 
-    def test_none_of_another_protocol_to_a_pod_cidr(self, node: Node, nodes: Nodes) -> None:
+    def test_none_of_a_family_that_no_pod_has(self, node: Node) -> None:
+        for family in {4, 6} - set(families_of(node.pod_cidrs)):
+            assert node.routes(PROTOCOL, family) == []
+
+    def test_none_of_another_protocol_to_a_pod_cidr(self, node: Node, nodes: Nodes, family: int) -> None:
         cidrs = [c for n in nodes.values() for c in n.pod_cidrs]
-        assert [r for r in node.routes() if r["dst"] in cidrs and r["protocol"] != PROTOCOL] == []
+        assert [r for r in node.routes("", family) if r["dst"] in cidrs and r["protocol"] != PROTOCOL] == []
 
-    def test_none_to_its_own_pod_cidr(self, node: Node) -> None:
-        assert [r for r in node.routes() if r["dst"] in node.pod_cidrs] == []
+    def test_none_to_its_own_pod_cidr(self, node: Node, family: int) -> None:
+        assert [r for r in node.routes("", family) if r["dst"] in node.pod_cidrs] == []
 
-    def test_their_protocol_has_a_name(self, node: Node, peers: Nodes) -> None:
-        lines = node.sh("ip route show proto kindnet").splitlines()
-        assert sorted(line.split()[0] for line in lines) == sorted(c for p in peers.values() for c in p.pod_cidrs)
-        assert all(" proto kindnet" in line for line in node.sh("ip route show").splitlines() if line.split()[0] in {x.split()[0] for x in lines})
+    def test_their_protocol_has_a_name(self, node: Node, peers: Nodes, family: int) -> None:
+        lines = node.sh(f"ip -{family} route show proto kindnet").splitlines()
+        wanted = {cidr for p in peers.values() for cidr in of_family(family, p.pod_cidrs)}
+        assert {line.split()[0] for line in lines} == wanted
+        assert all(" proto kindnet" in line for line in node.sh(f"ip -{family} route show").splitlines() if line.split()[0] in wanted)
 
-    def test_the_kernel_takes_them(self, node: Node, peers: Nodes) -> None:
+    def test_the_kernel_takes_them(self, node: Node, peers: Nodes, family: int) -> None:
         for peer in peers.values():
-            for cidr in peer.pod_cidrs:
-                (route,) = node.json(f"ip -json route get {cidr.split('/')[0]}")
-                assert route["gateway"] == peer.node_ips[0]
+            for cidr in of_family(family, peer.pod_cidrs):
+                (route,) = node.json(f"ip -json route get {ipaddress.ip_network(cidr)[2]}")
+                assert route["gateway"] == peer.node_ip(family)
 
 
 class TestMasquerade:
-    def test_chain_and_jump_are_kindnetds_to_the_letter(self, node: Node) -> None:
-        assert node.chain_lines() == expected_chain(node.cluster_cidrs)
+    def test_chain_and_jump_are_kindnetds_to_the_letter(self, node: Node, family: int) -> None:
+        assert node.chain_lines(in_family(family, "iptables-save")) == expected_chain(of_family(family, node.cluster_cidrs))
 
-    def test_no_second_one_in_the_other_flavour(self, node: Node) -> None:
-        holders = [f for f in ("nft", "legacy") if CHAIN in node.run(f"iptables-{f}-save -t nat").stdout]
+    def test_no_second_one_in_the_other_flavour(self, node: Node, family: int) -> None:
+        holders = [f for f in ("nft", "legacy") if CHAIN in node.run(in_family(family, f"iptables-{f}-save -t nat")).stdout]
         assert len(holders) == 1
 
     def test_nothing_for_a_family_without_a_cluster_cidr(self, node: Node) -> None:
-        assert CHAIN not in node.run("ip6tables-save -t nat").stdout
+        for family in {4, 6} - set(families_of(node.cluster_cidrs)):
+            assert CHAIN not in node.run(in_family(family, "iptables-save -t nat")).stdout
 
-    def test_nft_sees_the_same(self, node: Node) -> None:
-        if CHAIN not in node.run("iptables-nft-save -t nat").stdout:
+    def test_nft_sees_the_same(self, node: Node, family: int) -> None:
+        if CHAIN not in node.run(in_family(family, "iptables-nft-save -t nat")).stdout:
             pytest.skip("this node's rules are in legacy tables")
         # Without nft on a node, its rules were read by iptables alone.
         if node.run("command -v nft").rc != 0:
             pytest.skip("no nft here")
-        objects = node.json("nft --json list table ip nat")["nftables"]
+        objects = node.json(f"nft --json list table {'ip6' if family == 6 else 'ip'} nat")["nftables"]
         rules = [o["rule"] for o in objects if "rule" in o]
-        assert len([r for r in rules if r["chain"] == CHAIN]) == len(node.cluster_cidrs) + 1
+        assert len([r for r in rules if r["chain"] == CHAIN]) == len(of_family(family, node.cluster_cidrs)) + 1
         assert len([r for r in rules if r["chain"] == "POSTROUTING" and {"jump": {"target": CHAIN}} in r["expr"]]) == 1
 
 
@@ -94,13 +105,14 @@ class TestConflist:
 
 
 class TestHost:
-    def test_forwards(self, node: Node) -> None:
-        assert node.sh("sysctl -n net.ipv4.ip_forward") == "1\n"
+    def test_forwards(self, node: Node, family: int) -> None:
+        assert node.sh(f"sysctl -n {FORWARDING[family]}") == "1\n"
 
-    def test_forwards_after_a_reboot(self, node: Node) -> None:
+    def test_forwards_after_a_reboot(self, node: Node, family: int) -> None:
         # What systemd applies at boot: of each key the last file wins.
         lines = node.sh("systemd-analyze cat-config sysctl.d").splitlines()
-        values = [m.group(1) for m in (re.match(r"\s*-?net[./]ipv4[./]ip_forward\s*=\s*(\d+)", line) for line in lines) if m]
+        key = FORWARDING[family].replace(".", "[./]")
+        values = [m.group(1) for m in (re.match(rf"\s*-?{key}\s*=\s*(\d+)", line) for line in lines) if m]
         assert values and values[-1] == "1"
 
     def test_is_healthy(self, node: Node) -> None:
@@ -138,30 +150,28 @@ class TestReconcile:
 class TestTheseTestsCanFail:
     """The assertions above that other scenarios build on, against a state that is wrong in one point."""
 
-    def test_by_a_route(self, node: Node, nodes: Nodes) -> None:
-        changed = copy.copy(nodes)
+    def test_by_a_route(self, node: Node, nodes: Nodes, family: int) -> None:
         peer = next(n for n in nodes.values() if n is not node)
         other = copy.copy(peer)
-        other.pod_cidrs = ["10.244.255.0/24"]
-        changed[peer.name] = other
-        with pytest.raises(AssertionError):
-            assert_converged(node, changed)
-
-    def test_by_a_next_hop(self, node: Node, nodes: Nodes) -> None:
-        peer = next(n for n in nodes.values() if n is not node)
-        other = copy.copy(peer)
-        other.node_ips = ["172.18.0.250"]
+        other.pod_cidrs = [c.replace(":244:", ":245:").replace("10.244", "10.245") if c == peer.pod_cidr(family) else c for c in peer.pod_cidrs]
         with pytest.raises(AssertionError):
             assert_converged(node, {**nodes, peer.name: other})
 
-    def test_by_a_rule(self, node: Node, nodes: Nodes) -> None:
+    def test_by_a_next_hop(self, node: Node, nodes: Nodes, family: int) -> None:
+        peer = next(n for n in nodes.values() if n is not node)
+        other = copy.copy(peer)
+        other.node_ips = [peer.node_ip(family)[:-1] + "f0" if family == 6 else "172.18.0.250", *peer.node_ips]
+        with pytest.raises(AssertionError):
+            assert_converged(node, {**nodes, peer.name: other})
+
+    def test_by_a_rule(self, node: Node, nodes: Nodes, family: int) -> None:
         other = copy.copy(node)
-        other.cluster_cidrs = [*node.cluster_cidrs, "10.245.0.0/16"]
+        other.cluster_cidrs = [*node.cluster_cidrs, "fd00:10:245::/56" if family == 6 else "10.245.0.0/16"]
         with pytest.raises(AssertionError):
             assert_converged(other, {**nodes, node.name: other})
 
-    def test_by_the_conflist(self, node: Node, nodes: Nodes) -> None:
+    def test_by_the_conflist(self, node: Node, nodes: Nodes, family: int) -> None:
         other = copy.copy(node)
-        other.pod_cidrs = ["10.244.254.0/24"]
+        other.pod_cidrs = [c for c in node.pod_cidrs if c != node.pod_cidr(family)] + ["10.244.254.0/24"]
         with pytest.raises(AssertionError):
             assert_converged(other, {**nodes, node.name: other})

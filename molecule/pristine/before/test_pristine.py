@@ -1,0 +1,23 @@
+# Copyright (c) 2026, the kindnet.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The nodes lack what the playbook is to bring."""
+
+from __future__ import annotations
+
+import pytest
+from nodes import Node
+
+
+@pytest.mark.parametrize("tool", ["iptables", "nft", "containerd", "/usr/lib/cni/ptp", "/opt/cni/bin/ptp"])
+def test_no_tool(node: Node, tool: str) -> None:
+    assert node.run(f"command -v {tool}").rc != 0
+
+
+@pytest.mark.parametrize("library", ["pyroute2", "apt", "yaml"])
+def test_no_library(node: Node, library: str) -> None:
+    assert node.run(f"/usr/bin/python3 -c 'import {library}'").rc != 0
+
+
+def test_no_packages_but_those_of_the_node_itself(node: Node) -> None:
+    assert node.sh("cat /etc/apt/sources.list; ls -A /etc/apt/sources.list.d") == "deb [trusted=yes] file:/srv/packages ./\n"
