@@ -16,6 +16,7 @@ MODULES = {
     "sysctl": "_sysctl",
     "routes": "_routes",
     "masq": "_masq",
+    "neighbours": "_neighbours",
     "conflist": "_conflist",
     "cni_plugins": "_plugin_links",
 }

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the kindnet.host authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The nat tables of the kernel: looked at and changed through iptables, in either of its flavours. The only code that does.
+"""The nat and filter tables of the kernel: looked at and changed through iptables, in either of its flavours. The only code that does.
 
 A flavour is asked for by the name of its own program (``iptables-nft``, ``iptables-legacy``), never through ``iptables``, which an
 administrator may point elsewhere at any time. A table that the kernel does not hold is empty and is not
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing import Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
     from ._plan_chain import Edit
+    from ._plan_forward import Forward
 
     class Result(NamedTuple):
         status: int
@@ -40,6 +41,7 @@ else:
 FOLDERS = ("/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin")
 LOCK = "/run/xtables.lock"
 LOADED = {"ipv4": "/proc/net/ip_tables_names", "ipv6": "/proc/net/ip6_tables_names"}
+BUILT_IN = (POSTROUTING, "FORWARD")
 TABLES = ("filter", "nat", "mangle", "raw", "security")
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 SPARE_TIME = 20  # seconds beyond the wait for the lock, after which a program hangs rather than works
@@ -112,11 +114,28 @@ class Iptables:
             tuple(line for line in lines if not line.startswith((own, postrouting)) and leads_to(line, chain)),
         )
 
-    def commit(self, family: str, edits: Sequence[Edit], lock_wait: int) -> None:
+    def read_forward(self, family: str, lock_wait: int) -> Optional[Forward]:
+        """What forwarded packets meet in the filter table; None where they meet nothing. Costs a process, and one more with Docker."""
+        from ._plan_forward import DOCKER_USER, FORWARD, Forward  # a host where nothing is dropped never pays for it
+
+        if self.flavour == "nft":
+            if not nft_has(family, "filter", FORWARD):
+                return None
+        elif "filter" not in legacy_tables(family):
+            return None
+        lines = self._lines(family, FORWARD, lock_wait, "filter")
+        if lines is None:
+            return None
+        rules = _rules_of(lines, FORWARD)
+        has_docker = any(leads_to(rule, DOCKER_USER) for rule in rules)
+        docker = self._lines(family, DOCKER_USER, lock_wait, "filter") if has_docker else None
+        return Forward(lines[0].split()[2], rules, None if docker is None else _rules_of(docker, DOCKER_USER))
+
+    def commit(self, family: str, edits: Sequence[Edit], lock_wait: int, table: str = "nat") -> None:
         """Make all ``edits`` in one transaction of the kernel, or none of them."""
-        script = restore_script(edits)
+        script = restore_script(edits, table)
         result = self._run(family, "-restore", ["-w", str(lock_wait), "--noflush"], lock_wait, script.encode("utf-8", "surrogateescape"))
-        self._raise_for(family, result, lock_wait, script)
+        self._raise_for(family, result, lock_wait, script, table)
 
     def count_others(self, chain: str) -> int:
         """How many rules and chains both families hold in this flavour, ours left out."""
@@ -139,26 +158,30 @@ class Iptables:
         return legacy_tables(family)
 
     def _list(self, family: str, chain: str, lock_wait: int) -> Optional[Tuple[str, ...]]:
-        """The rules of ``chain``; None when there is no such chain."""
-        result = self._run(family, "", ["-w", str(lock_wait), "-t", "nat", "-S", chain], lock_wait)
+        """The rules of ``chain`` of the nat table; None when there is no such chain."""
+        lines = self._lines(family, chain, lock_wait, "nat")
+        return None if lines is None else _rules_of(lines, chain)
+
+    def _lines(self, family: str, chain: str, lock_wait: int, table: str) -> Optional[List[str]]:
+        """What ``-S`` prints of ``chain``, its declaration first; None when there is no such chain."""
+        result = self._run(family, "", ["-w", str(lock_wait), "-t", table, "-S", chain], lock_wait)
         if result.status:
             if "No chain/target/match by that name" in result.err:
                 return None
             # iptables-nft 1.8.9 says of a missing chain what it says of one it cannot work on.
-            if _incompatible(result) and chain != POSTROUTING and not nft_has(family, "nat", chain):
+            if _incompatible(result) and chain not in BUILT_IN and not nft_has(family, table, chain):
                 return None
-        self._raise_for(family, result, lock_wait)
+        self._raise_for(family, result, lock_wait, table=table)
         lines = split_lines(result.out)
         if not lines or lines[0].split()[:2] not in (["-N", chain], ["-P", chain]):
             # An empty answer must not pass for an empty chain: every pass would then lay it anew.
             raise KindnetError(
                 command(Place(self.flavour, family)),
-                "-t nat -S %s" % chain,
+                "-t %s -S %s" % (table, chain),
                 "printed something else than the rules of the chain: %r" % result.out[:200],
                 "Run it by hand; nothing was changed.",
             )
-        head = "-A %s " % chain
-        return tuple(line[len(head):] for line in lines if line.startswith(head))
+        return lines
 
     def _path(self, family: str, suffix: str) -> str:
         name = command(Place(self.flavour, family)) + suffix
@@ -170,7 +193,7 @@ class Iptables:
     def _run(self, family: str, suffix: str, arguments: List[str], lock_wait: int, stdin: bytes = b"") -> Result:
         return run([self._path(family, suffix)] + arguments, stdin, lock_wait + SPARE_TIME)
 
-    def _raise_for(self, family: str, result: Result, lock_wait: int, script: str = "") -> None:
+    def _raise_for(self, family: str, result: Result, lock_wait: int, script: str = "", table: str = "nat") -> None:
         if not result.status:
             return
         name = command(Place(self.flavour, family))
@@ -183,17 +206,17 @@ class Iptables:
                 "Nothing was changed; try again. 'fuser -v %s' names the holder, lock_wait waits longer." % LOCK,
             )
         if "Permission denied" in said or "Operation not permitted" in said or "you must be root" in said:
-            raise KindnetError(name, said, "may not look at or change the nat table", "Run as root (become: true), with CAP_NET_ADMIN.")
+            raise KindnetError(name, said, "may not look at or change the %s table" % table, "Run as root (become: true), with CAP_NET_ADMIN.")
         if _incompatible(result):
             raise KindnetError(
                 name,
                 said,
-                "the nat table holds rules made by nft itself, which iptables cannot work on; it is left as it is",
+                "the %s table holds rules made by nft itself, which iptables cannot work on; it is left as it is" % table,
                 "Look with 'nft list ruleset', move those rules to a table of their own, or set flavour: legacy.",
             )
         if "can't initialize" in said or "do you need to insmod" in said:
             raise KindnetError(
-                name, said, "the kernel does not offer a nat table", "Load its modules (nf_nat, xt_MASQUERADE), or choose the other flavour."
+                name, said, "the kernel does not offer a %s table" % table, "Load its modules (nf_nat, xt_MASQUERADE), or choose the other flavour."
             )
         line = re.search(r"line:? (\d+)", said)
         if script and line and int(line.group(1)) <= script.count("\n"):
@@ -202,7 +225,7 @@ class Iptables:
             name,
             said or "status %d" % result.status,
             "the transaction was refused, the table is as it was" if script else "failed",
-            "Look at it with '%s -t nat -S'. Needed of the kernel: addrtype, comment, MASQUERADE." % name,
+            "Look at it with '%s -t %s -S'. Needed of the kernel: addrtype, comment, MASQUERADE." % (name, table),
         )
 
 
@@ -214,9 +237,9 @@ _INSTALL = {
 }
 
 
-def restore_script(edits: Sequence[Edit]) -> str:
+def restore_script(edits: Sequence[Edit], table: str = "nat") -> str:
     """What iptables-restore reads to make ``edits``. With --noflush a line ``:CHAIN`` empties that one chain, or makes it."""
-    lines = ["*nat"]
+    lines = ["*" + table]
     for edit in edits:
         if edit.verb == "lay":
             lines.append(":%s - [0:0]" % edit.chain)
@@ -228,10 +251,10 @@ def restore_script(edits: Sequence[Edit]) -> str:
     for line in lines:
         if "\n" in line or "\r" in line or "\0" in line:
             raise KindnetError(
-                "nat/%s" % POSTROUTING,
+                "%s/%s" % (table, edits[0].chain if table == "filter" else POSTROUTING),
                 repr(line),
                 "this rule has a line break in it, which iptables-restore cannot be told",
-                "Delete it by its number: 'iptables -t nat -L POSTROUTING --line-numbers', then '-D POSTROUTING NUMBER'.",
+                "Delete it by its number: 'iptables -t %s -L CHAIN --line-numbers', then '-D CHAIN NUMBER'." % table,
             )
     return "\n".join(lines + ["COMMIT", ""])
 
@@ -377,6 +400,11 @@ def _talk(fds: List[int], stdin: bytes, deadline: float) -> Optional[Tuple[bytes
                 fds.remove(fd)
                 os.close(fd)
     return b"".join(said[from_child[0]]), b"".join(said[from_child[1]])
+
+
+def _rules_of(lines: Sequence[str], chain: str) -> Tuple[str, ...]:
+    head = "-A %s " % chain
+    return tuple(line[len(head):] for line in lines if line.startswith(head))
 
 
 def _incompatible(result: Result) -> bool:

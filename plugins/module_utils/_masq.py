@@ -66,7 +66,7 @@ def resolve(params: Dict[str, Any], recorded: Optional[Section]) -> Section:
         flavours = FLAVOURS if params["flavour"] == "auto" else (params["flavour"],)
         former += [(flavour, chain) for flavour in flavours]
         return {"state": "absent", "former": _distinct(former), "lock_wait": lock_wait}
-    cidrs = _networks(params["cluster_cidrs"] or [])
+    cidrs = networks(params["cluster_cidrs"] or [])
     families = sorted({family_of(cidr) for cidr in cidrs})
     holders = [flavour for flavour in FLAVOURS if any(BACKENDS[flavour].has_chain(family, chain, lock_wait) for family in FAMILIES)]
     flavour = params["flavour"]
@@ -232,13 +232,13 @@ def _chain_name(name: str) -> str:
     raise KindnetError("chain", repr(name), problem, "Write a name of its own, such as KIND-MASQ-AGENT.")
 
 
-def _networks(cidrs: Sequence[str]) -> List[str]:
+def networks(cidrs: Sequence[str]) -> List[str]:
     """The networks in canonical text, in the order given."""
     import ipaddress  # converge only: a pass trusts what is recorded
 
     if not cidrs:
         raise KindnetError("cluster_cidrs", "[]", "is empty", "Write the cluster's pod range, such as 10.244.0.0/16.")
-    networks: List[str] = []
+    canonical: List[str] = []
     for cidr in cidrs:
         try:
             if not re.fullmatch(r"[0-9A-Fa-f.:]+/[0-9]{1,3}", cidr):
@@ -252,10 +252,10 @@ def _networks(cidrs: Sequence[str]) -> List[str]:
         if not network.prefixlen:
             raise KindnetError("cluster_cidrs", cidr, "is everything, so nothing would be masqueraded", "Write the range of the cluster's pods.")
         text = _text(network)
-        if text in networks:
+        if text in canonical:
             raise KindnetError("cluster_cidrs", cidr, "is there twice", "Write it once.")
-        networks.append(text)
-    return networks
+        canonical.append(text)
+    return canonical
 
 
 def _text(network: Any) -> str:

@@ -16,6 +16,7 @@ description:
   - Compares the host with its recorded desired state (C(kindnet-reconcile --check)).
   - Asks the kernel, for each pod CIDR of each peer, where a packet to it would go (C(ip route get)), and compares with the node table given here.
   - Looks at what stops a packet between the interfaces, forwarding and the policy of C(FORWARD), and whether each peer's address answers.
+  - Looks whether systemd-networkd, NetworkManager or firewalld would take routes, interfaces or packets of pods for theirs.
   - Reports all that is wrong, by name, and fails then. Changes nothing.
   - kindnetd has nothing like it.
 options:
@@ -98,6 +99,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.kindnet.host.plugins.module_utils import _daemons, _firewall, _neighbours, _plan_chain, _plan_forward
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.module_utils._module import short_invocation
 from ansible_collections.kindnet.host.plugins.module_utils._node_table import family_of, find_node, parse_nodes
@@ -241,80 +243,102 @@ def routes(findings, peers, families):
             findings.routes += 1
 
 
-def dropping_policies(rules_by_tool, chains):
-    """Names of what drops forwarded packets by default: iptables' FORWARD by tool, and base chains of nft itself. Pure."""
-    found = [tool for tool, rules in sorted(rules_by_tool.items()) if "-P FORWARD DROP" in rules]
+def dropping_chains(chains):
+    """Names of base chains of nft that drop what they forward by default, the one of iptables left out. Pure."""
+    found = []
     for item in chains:
         chain = item.get("chain", {})
         if chain.get("hook") != "forward" or chain.get("policy") != "drop":
             continue
         if (chain.get("family"), chain.get("table")) in (("ip", "filter"), ("ip6", "filter")) and chain.get("name") == "FORWARD":
-            continue  # the one of iptables-nft
+            continue
         found.append("nft %s %s %s" % (chain.get("family"), chain.get("table"), chain.get("name")))
     return found
 
 
-def accepts(rules, cidrs):
-    """True if some rule of FORWARD accepts every packet, or what comes from and goes to each of ``cidrs``. Pure.
+def forward_problem(place, found, cidrs):
+    """Why packets of pods do not pass this filter table, and what to do; "" if they do. Pure.
 
-    A rule that only looks like it may be hidden behind another; a rule in another chain may accept. It is a hint, not a proof.
+    What chains that FORWARD leads to make of a packet is not looked at. It is a hint, not a proof.
     """
-    targets = [line.split() for line in rules if line.startswith("-A FORWARD ") and line.endswith("-j ACCEPT")]
-    if any(words == ["-A", "FORWARD", "-j", "ACCEPT"] for words in targets):
-        return True
-
-    def given(flag, cidr):
-        return any(words == ["-A", "FORWARD", flag, cidr, "-j", "ACCEPT"] for words in bare)
-
-    bare = [strip_comment(words) for words in targets]
-    both = [["-A", "FORWARD", "-s", c, "-d", c, "-j", "ACCEPT"] for c in cidrs]
-    return bool(cidrs) and all(b in bare or (given("-s", c) and given("-d", c)) for c, b in zip(cidrs, both))
-
-
-def strip_comment(words):
-    """A rule's words without its comment. Quoted words of one comment are dropped together."""
-    text = re.sub(r' -m comment --comment ("(?:[^"\\]|\\.)*"|\S+)', "", " ".join(words))
-    return text.split()
+    mine = [c for c in cidrs if _plan_chain.family_of(c) == place.family]
+    if not _plan_forward.drops(found):
+        return ""
+    if not mine:
+        return "drops what no rule accepts, and no cluster CIDR of this family is known here"
+    if _plan_forward.is_right(found, mine) or _plan_forward.accepted_by_others(found, mine):
+        return ""
+    return (
+        "drops what no rule accepts, and no rule accepts the pods (%s). Docker and others do this. Run playbooks/kindnet.yml with "
+        "kindnet_manage_forward: true (the default), or add, so that it lasts: %s" % (", ".join(mine), _plan_forward.remedy(place, mine, found))
+    )
 
 
 def firewall(findings, families, cluster_cidrs):
-    for family in families:
-        prefix = "iptables" if family == 4 else "ip6tables"
-        rules_by_tool = {}
-        for tool in (prefix + "-nft", prefix + "-legacy"):
-            # Asking iptables-legacy loads its modules, and with them tables that nobody used.
-            if tool.endswith("legacy") and "filter" not in legacy_tables(family):
+    for flavour in _plan_chain.FLAVOURS:
+        for family in families:
+            place = _plan_chain.Place(flavour, "ipv4" if family == 4 else "ipv6")
+            backend = _firewall.BACKENDS[flavour]
+            if not backend.installed(place.family):
                 continue
-            rc, out, _err = command([tool, "-w", "5", "-t", "filter", "-S", "FORWARD"])
-            if rc == 0:
-                rules_by_tool[tool] = out.splitlines()
-        cidrs = [c for c in cluster_cidrs if family_of(c) == family]
-        for tool in dropping_policies(rules_by_tool, ()):
-            if not accepts(rules_by_tool[tool], cidrs):
-                findings.problem(
-                    "FORWARD of %s" % tool,
-                    "drops what no rule accepts, and no rule accepts the pods (%s). Add, persistently: %s"
-                    % (
-                        ", ".join(cidrs) or "no cluster CIDR of this family",
-                        "; ".join("%s -I FORWARD -s %s -j ACCEPT; %s -I FORWARD -d %s -j ACCEPT" % (tool, c, tool, c) for c in cidrs) or "rules for them",
-                    ),
-                )
+            name = "FORWARD of %s" % _plan_chain.command(place)
+            try:
+                problem = forward_problem(place, backend.read_forward(place.family, 5), cluster_cidrs)
+            except KindnetError as e:
+                findings.notes.append("%s: cannot tell whether it drops packets of pods: %s" % (name, e))
+                continue
+            if problem:
+                findings.problem(name, problem)
     rc, out, _err = command(["nft", "--json", "list", "chains"])
     if rc == 0:
         try:
             chains = json.loads(out).get("nftables", ())
         except ValueError:
             chains = ()
-        for chain in dropping_policies({}, chains):
+        for chain in dropping_chains(chains):
             findings.notes.append("%s drops forwarded packets by default; see that it accepts those of the pods (%s)" % (chain, ", ".join(cluster_cidrs)))
 
 
-def legacy_tables(family):
+def managed_veths(text):
+    """Interfaces of pods in what ``nmcli --terse --fields DEVICE,STATE device`` prints that NetworkManager does not leave alone. Pure."""
+    rows = [line.split(":", 1) for line in text.splitlines() if ":" in line]
+    return [name for name, state in rows if re.match(r"veth[0-9a-f]{8}\Z", name) and state != "unmanaged"]
+
+
+def daemons(findings, cluster_cidrs):
+    """What the host's network daemons make of routes, interfaces and packets of pods."""
+    here = _daemons.look()
+    option = "Run playbooks/kindnet.yml with kindnet_manage_%s: true (the default). By hand: %s."
+    if here[_daemons.NETWORKD].used and not _daemons.is_no(_daemons.networkd_setting("ManageForeignRoutes")):
+        problem, _stop, remedy = _neighbours.advice(_neighbours.NETWORKD).partition(". ")
+        findings.problem("systemd-networkd", "%s. %s" % (problem, option % ("networkd", remedy)))
+    if here[_daemons.NETWORKMANAGER].active:
+        rc, out, err = command(["nmcli", "--terse", "--fields", "DEVICE,STATE", "device"])
+        managed = managed_veths(out)
+        if managed:
+            remedy = _neighbours.advice(_neighbours.NETWORKMANAGER).partition(". ")[2]
+            findings.problem(
+                "NetworkManager", "manages interfaces of pods (%s). %s" % (", ".join(managed), option % ("networkmanager", remedy))
+            )
+        elif rc != 0:
+            findings.notes.append("NetworkManager does not say which interfaces it manages: %s" % one_line(err))
+    if here[_daemons.FIREWALLD].active:
+        firewalld(findings, cluster_cidrs, option)
+
+
+def firewalld(findings, cluster_cidrs, option):
     try:
-        with open("/proc/net/ip%s_tables_names" % ("" if family == 4 else "6")) as f:
-            return f.read().split()
-    except OSError:
-        return []
+        if not _neighbours.policy_rules(cluster_cidrs) <= _daemons.firewalld_policy():
+            problem, _stop, remedy = _neighbours.advice(_neighbours.FIREWALLD, cluster_cidrs).partition(". ")
+            findings.problem("firewalld", "%s. %s" % (problem, option % ("firewalld", remedy)))
+        for zone in _daemons.masquerading_zones():
+            findings.problem(
+                "firewalld zone %s" % zone,
+                "masquerades all that leaves by it, so pods of other nodes see this node's address. Take that away with 'firewall-cmd --permanent "
+                "--zone=%s --remove-masquerade' and 'firewall-cmd --reload'; if others need it, masquerade by a rich rule for their addresses" % zone,
+            )
+    except KindnetError as e:
+        findings.notes.append("firewalld does not say what it does with packets of pods: %s" % e)
 
 
 def ping(findings, peers, families, timeout):
@@ -370,6 +394,7 @@ def main():
         drift(findings)
         forwarding(findings, families)
         firewall(findings, families, params["cluster_cidrs"])
+        daemons(findings, params["cluster_cidrs"])
         routes(findings, peers, families)
         if params["ping"]:
             ping(findings, peers, families, params["ping_timeout"])

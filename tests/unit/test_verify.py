@@ -8,6 +8,7 @@ from __future__ import annotations
 __metaclass__ = type
 
 import pytest
+from ansible_collections.kindnet.host.plugins.module_utils import _plan_chain, _plan_forward
 from ansible_collections.kindnet.host.plugins.modules import kindnet_verify as verify
 
 HOP = "172.18.0.3"
@@ -47,31 +48,36 @@ NFT_CHAINS = [
 ]
 
 
-def test_dropping_policies():
-    rules = {"iptables-nft": ["-P FORWARD ACCEPT"], "iptables-legacy": ["-P FORWARD DROP", "-A FORWARD -j ACCEPT"]}
-    assert verify.dropping_policies(rules, NFT_CHAINS) == ["iptables-legacy", "nft inet mine fwd"]
+def test_dropping_chains():
+    assert verify.dropping_chains(NFT_CHAINS) == ["nft inet mine fwd"]
 
 
 CIDR = "10.244.0.0/16"
 
 
 @pytest.mark.parametrize(
-    "rules, expected",
+    "policy, rules, expected",
     [
-        (["-A FORWARD -j ACCEPT"], True),
-        (["-A FORWARD -s 10.244.0.0/16 -j ACCEPT", "-A FORWARD -d 10.244.0.0/16 -j ACCEPT"], True),
-        (["-A FORWARD -s 10.244.0.0/16 -d 10.244.0.0/16 -j ACCEPT"], True),
-        (['-A FORWARD -s 10.244.0.0/16 -m comment --comment "pods -j out" -j ACCEPT', "-A FORWARD -d 10.244.0.0/16 -j ACCEPT"], True),
-        (["-A FORWARD -s 10.244.0.0/16 -j ACCEPT"], False),
-        (["-A FORWARD -s 10.0.0.0/8 -p tcp -j ACCEPT", "-A FORWARD -d 10.244.0.0/16 -j ACCEPT"], False),
-        (["-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"], False),
-        (["-A FORWARD -o docker0 -j DOCKER", "-A FORWARD -s 10.244.0.0/16 -j DROP"], False),
-        ([], False),
+        ("ACCEPT", (), ""),
+        ("DROP", (), "iptables-legacy -I FORWARD -s 10.244.0.0/16 -j ACCEPT"),
+        ("ACCEPT", ("-j REJECT --reject-with icmp-host-prohibited",), "kindnet_manage_forward"),
+        ("DROP", ("-j ACCEPT",), ""),
+        ("DROP", ("-s 10.244.0.0/16 -j ACCEPT", "-d 10.244.0.0/16 -j ACCEPT"), ""),
+        ("DROP", ("-s 10.244.0.0/16 -j ACCEPT",), "drops what no rule accepts"),
+        ("DROP", _plan_forward.wanted_rules([CIDR]), ""),
     ],
 )
-def test_accepts(rules, expected):
-    assert verify.accepts(["-P FORWARD DROP"] + rules, [CIDR]) is expected
+def test_forward_problem(policy, rules, expected):
+    found = _plan_forward.Forward(policy, rules)
+    problem = verify.forward_problem(_plan_chain.Place("legacy", "ipv4"), found, ["fd00::/48", CIDR])
+    assert expected in problem and bool(problem) == bool(expected)
 
 
 def test_without_cluster_cidrs_nothing_accepts_the_pods():
-    assert verify.accepts(["-P FORWARD DROP"], []) is False
+    found = _plan_forward.Forward("DROP", ())
+    assert "no cluster CIDR" in verify.forward_problem(_plan_chain.Place("nft", "ipv4"), found, [])
+
+
+def test_managed_veths():
+    text = "eth0:connected (externally)\nveth12345678:disconnected\nvethabcdef01:unmanaged\nveth1:connected\nlo:unmanaged\n"
+    assert verify.managed_veths(text) == ["veth12345678"]
