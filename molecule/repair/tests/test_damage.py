@@ -57,7 +57,11 @@ ROUTES = [
         f"ip route replace {{dst}} via {{hop}} src {{self}} proto {PROTOCOL}",
         ["replace route {dst}: via {hop} .*src {self}.* -> via {hop} .*"],
     ),
-    Damage("metric", f"ip route del {{dst}}; ip route add {{dst}} via {{hop}} metric 50 proto {PROTOCOL}", ["add route {dst}.*", "remove route {dst}.*metric 50.*"]),
+    Damage(
+        "metric",
+        f"ip route del {{dst}}; ip route add {{dst}} via {{hop}} metric 50 proto {PROTOCOL}",
+        ["add route {dst}: absent -> .*", "remove route {dst}.*: .*metric 50.* -> absent .*"],
+    ),
     Damage("doubled", f"ip route add {{dst}} via {{hop2}} metric 50 proto {PROTOCOL}", ["remove route {dst}.*: via {hop2} .*metric 50.* -> absent .*"]),
     Damage(
         "of a node that is gone",

@@ -8,7 +8,10 @@ from __future__ import annotations
 from nodes import CHAIN, PROTOCOL, Node
 
 # The lab's rootfs for pods, and what a runtime keeps of pods it once had, are not ours.
-NAMED = "find / '(' -path /proc -o -path /sys -o -path /run/kindnet-lab -o -path /var/lib/cni ')' -prune -o '(' -iname '*kindnet*' -o -lname '*kindnet*' ')' -print"
+NAMED = (
+    "find / '(' -path /proc -o -path /sys -o -path /run/kindnet-lab -o -path /var/lib/cni ')' -prune"
+    " -o '(' -iname '*kindnet*' -o -lname '*kindnet*' ')' -print"
+)
 
 
 def test_no_route_of_ours(node: Node) -> None:
