@@ -143,6 +143,8 @@ class Inventory:
         self.args, self.sources = args, sources
         self.leaving = args.get("removed_node")
         members = [str(h) for h in groups.get(group) or ()]
+        if self.leaving and self.leaving in groups:
+            raise KindnetError("node", self.leaving, "is the name of an inventory group", "Give the inventory name of one host.")
         if not members and not self.leaving:
             raise KindnetError(
                 "kindnet_nodes",
