@@ -32,8 +32,9 @@ def test_every_node_was_changed(three: list[Run], node: Node) -> None:
 
 def test_the_predicted_diff_is_that_of_the_change(three: list[Run]) -> None:
     predicted, made = ({(c["host"], c["task"]): c["diff"] for c in run.changed} for run in three[:2])
-    for pair, diff in predicted.items():
-        assert diff == made[pair], pair
+    for (host, task), diff in predicted.items():
+        # What a package manager says when it installs is its own.
+        assert diff == made[host, task] or task.endswith("Install packages"), (host, task)
     assert any(diff for diff in predicted.values())
 
 
