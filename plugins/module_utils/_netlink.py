@@ -17,7 +17,7 @@ import socket
 import struct
 
 from ._errors import KindnetError
-from ._plan_routes import RTA_SRC, Hop, Route
+from ._route import RTA_SRC, Hop, Route
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,11 +10,12 @@ __metaclass__ = type
 import errno
 import os
 
-from . import _netlink, _plan_routes
+from . import _netlink, _wanted_routes
 from ._converge import is_absent
 from ._errors import KindnetError
 from ._plan import Problem
-from ._plan_routes import AF_INET, AF_INET6, BOOT, DEAD, DEFAULT_TABLE, LINKDOWN, LOCAL_TABLE, MAIN_TABLE, Live, plan
+from ._plan_routes import Live, plan
+from ._route import AF_INET, AF_INET6, BOOT, DEAD, DEFAULT_TABLE, LINKDOWN, LOCAL_TABLE, MAIN_TABLE, PROTOCOLS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,11 +70,11 @@ def read(section: Section, recorded: Optional[Section]) -> Live:
     if is_absent(section):
         if not own:
             return Live(own, own)
-    elif recorded is None and _plan_routes.is_as_wanted(section, own):
+    elif recorded is None and _wanted_routes.is_as_wanted(section, own):
         boot = (r for family in FAMILIES for r in _netlink.dump(family, table, BOOT)) if section.get("takeover") else ()
-        if not _plan_routes.could_be_taken_over(section, boot):
+        if not _wanted_routes.could_be_taken_over(section, boot):
             return Live(own, None, _netlink.link_names() if any(r.flags & (DEAD | LINKDOWN) for r in own) else {})
-    relevant = _plan_routes.relevance(section)
+    relevant = _wanted_routes.relevance(section)
     tables = [table] if is_absent(section) else sorted({table, MAIN_TABLE, LOCAL_TABLE, DEFAULT_TABLE})
     # The walk of an IPv6 table starts again where it changes, and may tell a route twice.
     everything = tuple(dict.fromkeys(r for family in FAMILIES for t in tables for r in _netlink.dump(family, t, 0, relevant)))
@@ -118,8 +119,8 @@ def result(outcome: Outcome) -> Dict[str, Any]:
 
 def parse_protocol(value: Any) -> int:
     """A route protocol number that marks routes as ours and nobody else's."""
-    if not 5 <= int(value) <= 255 or int(value) in _plan_routes.PROTOCOLS:
-        taken = ", ".join("%d %s" % item for item in sorted(_plan_routes.PROTOCOLS.items()))
+    if not 5 <= int(value) <= 255 or int(value) in PROTOCOLS:
+        taken = ", ".join("%d %s" % item for item in sorted(PROTOCOLS.items()))
         raise KindnetError(
             "protocol", value, "cannot mark routes as those of this collection", "Use a number from 5 to 255 that nobody has; taken are %s." % taken
         )
@@ -144,7 +145,7 @@ def _section(params: Dict[str, Any], protocol: int, table: int) -> Section:
     clusters = parse_cidrs("cluster_cidrs", params["cluster_cidrs"] or [])
     nodes = parse_nodes(params["nodes"], clusters)
     find_node(nodes, params["node_name"])
-    peers = _plan_routes.peers_of(nodes, params["node_name"])
+    peers = _wanted_routes.peers_of(nodes, params["node_name"])
     section: Section = {"protocol": protocol, "table": table, "node_name": params["node_name"], "peers": peers}
     if params["takeover"]:
         from ._rivals import refuse_takeover
@@ -159,9 +160,11 @@ def _section(params: Dict[str, Any], protocol: int, table: int) -> Section:
 
 
 def _guard(params: Dict[str, Any], section: Section, recorded: Optional[Section]) -> None:
+    from ._removal_guard import removal_guard  # converge only
+
     own = [r for family in FAMILIES for r in _netlink.dump(family, section["table"], section["protocol"])]
     before = (recorded or {}).get("peers", ())
-    lost, allowed, all_of_them = _plan_routes.removal_guard(before, section["peers"], own, params["max_removals"], params["removed_nodes"])
+    lost, allowed, all_of_them = removal_guard(before, section["peers"], own, params["max_removals"], params["removed_nodes"])
     if not all_of_them and len(lost) <= allowed:
         return
     raise KindnetError(

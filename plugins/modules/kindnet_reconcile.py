@@ -157,6 +157,7 @@ from ansible_collections.kindnet.host.plugins.module_utils import (
     _neighbours,
     _netlink,
     _node_table,
+    _on_link,
     _pause,
     _plan,
     _plan_chain,
@@ -168,10 +169,13 @@ from ansible_collections.kindnet.host.plugins.module_utils import (
     _pyroute2_dep,
     _reconcile,
     _reconcile_cli,
+    _removal_guard,
     _rivals,
+    _route,
     _routes,
     _sysctl,
     _systemd,
+    _wanted_routes,
 )
 from ansible_collections.kindnet.host.plugins.module_utils._installation import OPTIONS, Installation
 from ansible_collections.kindnet.host.plugins.module_utils._module import run
@@ -193,6 +197,7 @@ PACKAGE = (
     _neighbours,
     _netlink,
     _node_table,
+    _on_link,
     _pause,
     _plan,
     _plan_chain,
@@ -204,10 +209,13 @@ PACKAGE = (
     _pyroute2_dep,
     _reconcile,
     _reconcile_cli,
+    _removal_guard,
     _rivals,
+    _route,
     _routes,
     _sysctl,
     _systemd,
+    _wanted_routes,
 )
 
 

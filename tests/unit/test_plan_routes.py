@@ -10,8 +10,11 @@ __metaclass__ = type
 import socket
 
 import pytest
-from ansible_collections.kindnet.host.plugins.module_utils import _plan_routes
-from ansible_collections.kindnet.host.plugins.module_utils._plan_routes import Hop, Live, OnLink, Route, is_as_wanted, plan, relevance, removal_guard
+from ansible_collections.kindnet.host.plugins.module_utils._on_link import OnLink
+from ansible_collections.kindnet.host.plugins.module_utils._plan_routes import Live, plan
+from ansible_collections.kindnet.host.plugins.module_utils._removal_guard import removal_guard
+from ansible_collections.kindnet.host.plugins.module_utils._route import Hop, Route, cidr_text, packed
+from ansible_collections.kindnet.host.plugins.module_utils._wanted_routes import is_as_wanted, relevance
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -126,8 +129,8 @@ def test_on_link(address):
         route("fd00:97::/64", "fd00:18::1", 3, metric=100),
         route("fd00:97::/64", protocol=2, metric=50),
     )
-    family, packed = _plan_routes.packed(address)
-    trouble = OnLink(routes, 254).trouble(family, packed)
+    family, gateway = packed(address)
+    trouble = OnLink(routes, 254).trouble(family, gateway)
     assert trouble.startswith(ONLINK[address]) and bool(trouble) == bool(ONLINK[address])
 
 
@@ -135,8 +138,8 @@ def test_on_link_asks_a_table_of_its_own_first():
     default_there = route("::/0", "fd00:18::1", 3, table=100)
     connected_there = route("172.20.0.0/16", protocol=3, scope=253, table=100)
     asked = OnLink(BASE + (default_there, connected_there), 100)
-    assert [asked.trouble(*_plan_routes.packed(a)) for a in ("fd00:18::3", "172.18.0.3", "172.20.0.1")] == ["", "", ""]
-    assert OnLink(BASE + (connected_there,), 254).trouble(*_plan_routes.packed("172.20.0.1"))
+    assert [asked.trouble(*packed(a)) for a in ("fd00:18::3", "172.18.0.3", "172.20.0.1")] == ["", "", ""]
+    assert OnLink(BASE + (connected_there,), 254).trouble(*packed("172.20.0.1"))
 
 
 def peers(*names):
@@ -298,8 +301,8 @@ def test_any_state_is_right_after_one_run_and_stays_so(routes, takeover, persist
     # Each peer is served by the route that the kernel takes, or is a problem by name.
     troubled = {p.subject for p in first.problems}
     for _name, cidr, next_hop in PEERS:
-        family, gateway = _plan_routes.packed(next_hop)
-        there = [r for r in after if r.table == 254 and _plan_routes.cidr_text(r) == cidr and not r.tos]
+        family, gateway = packed(next_hop)
+        there = [r for r in after if r.table == 254 and cidr_text(r) == cidr and not r.tos]
         if "route %s" % cidr not in troubled:
             taken = min(there, key=lambda r: r.metric)
             assert taken.gateway == gateway and not taken.hops and taken.type == 1, (taken, first)
@@ -307,7 +310,7 @@ def test_any_state_is_right_after_one_run_and_stays_so(routes, takeover, persist
     for r in after:
         joined = any(o.family == V6 and o.hops and Kernel.place(o) == Kernel.place(r) for o in after)
         if r.table == 254 and r.protocol == 107 and not joined:
-            assert [hop for _name, cidr, hop in PEERS if cidr == _plan_routes.cidr_text(r)], r
+            assert [hop for _name, cidr, hop in PEERS if cidr == cidr_text(r)], r
     assert len({c.subject for c in first.changes}) == len(first.changes)
 
 

@@ -10,10 +10,11 @@ __metaclass__ = type
 import errno
 
 import pytest
-from ansible_collections.kindnet.host.plugins.module_utils import _netlink, _plan_routes, _pyroute2_dep, _routes
+from ansible_collections.kindnet.host.plugins.module_utils import _netlink, _pyroute2_dep, _routes, _wanted_routes
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.module_utils._plan import Change, Plan
-from ansible_collections.kindnet.host.plugins.module_utils._plan_routes import Op, Route
+from ansible_collections.kindnet.host.plugins.module_utils._plan_routes import Op
+from ansible_collections.kindnet.host.plugins.module_utils._route import Route
 
 
 class FakeWriter:
@@ -146,4 +147,4 @@ def test_a_route_for_each_family_that_both_have_by_the_first_address_of_the_peer
         Node("me", node_ips, ("10.1.0.0/24",)),
         Node("six", ("fd00::6",), ("fd06::/64",)),
     ]
-    assert [" ".join(p[1:]) for p in _plan_routes.peers_of(nodes, "me")] == wanted
+    assert [" ".join(p[1:]) for p in _wanted_routes.peers_of(nodes, "me")] == wanted
