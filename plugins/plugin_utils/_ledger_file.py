@@ -111,15 +111,19 @@ def find(sources: Iterable[str], explicit: Optional[str] = None, required: bool 
 
 def load(path: str) -> Optional[Ledger]:
     """Read the ledger; None when there is none yet. Errors: :class:`KindnetError` naming the path and what is wrong in it."""
+    content = _read(path)
+    return parse(content, path) if content else None
+
+
+def _read(path: str) -> bytes:
+    """The content of the file; empty if there is none, and while the lock is held before the first block is given."""
     try:
         with open(path, "rb") as f:
-            content = f.read()
+            return f.read()
     except FileNotFoundError:
-        return None
+        return b""
     except OSError as e:
         raise KindnetError(path, e.strerror, "the ledger cannot be read", "See that it is a file that you may read.")
-    # Empty is what the lock makes before the first block is given.
-    return parse(content, path) if content else None
 
 
 def parse(content: bytes, path: str) -> Ledger:
@@ -179,20 +183,23 @@ def dump(ledger: Ledger) -> str:
 def update(path: str, decide: Callable[[Optional[Ledger]], LedgerPlan], check_mode: bool, timeout: float) -> LedgerPlan:
     """Read the ledger, let ``decide`` plan and check everything that hangs on it, and write the ledger if it changes.
 
-    The lock is taken only when there is something to write, and all is decided again under it. A ledger that may only be read is an error
+    The lock is taken only when there is something to write, and if the ledger is another one by then, all is decided again. A ledger that may only be read is an error
     as soon as there is something to write, in check mode too.
 
     :param decide: from the ledger, or None, to the plan. It raises to have nothing written.
     :param timeout: seconds to wait for the lock; 0 tries once.
     """
-    planned = decide(load(path))
+    content = _read(path)
+    planned = decide(parse(content, path) if content else None)
     if not planned.plan.changes:
         return planned
     _refuse_unwritable(path)
     if check_mode:
         return planned
     with _lock(path, timeout):
-        planned = decide(load(path))
+        now = _read(path)
+        if now != content:
+            planned = decide(parse(now, path) if now else None)
         if planned.plan.changes and planned.ledger is not None:
             _store(planned.ledger, path)
     return planned

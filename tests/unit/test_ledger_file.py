@@ -92,16 +92,28 @@ def test_an_inventory_that_says_everything_gets_no_ledger(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_an_error_under_the_lock_leaves_no_empty_file(tmp_path):
-    path, calls = str(tmp_path / "kindnet-ledger.yml"), []
+def test_what_another_run_wrote_meanwhile_is_heeded(tmp_path):
+    path, calls, narrow = str(tmp_path / "kindnet-ledger.yml"), [], ["10.244.0.0/24"]
 
-    def second_time_full(ledger):
+    def too_late(ledger):
         calls.append(ledger)
-        return give("a")(ledger) if len(calls) == 1 else give("a", "b", clusters=["10.0.0.0/24"])(ledger)
+        if len(calls) == 1:
+            _ledger_file.update(path, give("b", clusters=narrow), False, 0)
+        return plan_ledger(ledger, [Host("a")], narrow)
 
     with pytest.raises(KindnetError, match="is full"):
-        _ledger_file.update(path, second_time_full, False, 0)
+        _ledger_file.update(path, too_late, False, 0)
     assert len(calls) == 2
+    assert list(_ledger_file.load(path).pod_cidrs) == ["b"]
+
+
+def test_an_error_under_the_lock_leaves_no_empty_file(tmp_path, monkeypatch):
+    def full_disk(ledger, path):
+        raise KindnetError(path, "ENOSPC", "the ledger cannot be written", "Make room.")
+
+    monkeypatch.setattr(_ledger_file, "_store", full_disk)
+    with pytest.raises(KindnetError, match="ENOSPC"):
+        _ledger_file.update(str(tmp_path / "kindnet-ledger.yml"), give("a"), False, 0)
     assert os.listdir(tmp_path) == []
 
 
