@@ -12,7 +12,7 @@ from collections import namedtuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, NamedTuple, Tuple
+    from typing import Callable, Dict, Iterable, NamedTuple, Set, Tuple
 
     class Hop(NamedTuple):
         """One next hop of a multipath route."""
@@ -71,6 +71,24 @@ def packed(text: str) -> Tuple[int, bytes]:
     """Family and bytes of canonical text; ipaddress would cost more than the dump."""
     family = AF_INET6 if ":" in text else AF_INET
     return family, socket.inet_pton(family, text)
+
+
+def covering(addresses: Iterable[Tuple[int, bytes]]) -> Callable[[Route], bool]:
+    """Which routes lead to one of ``addresses``, the default route included."""
+    numbers: Dict[int, Set[int]] = {}
+    for family, address in addresses:
+        numbers.setdefault(family, set()).add(int.from_bytes(address, "big"))
+    networks: Dict[Tuple[int, int], Set[int]] = {}
+
+    def covers(route: Route) -> bool:
+        family, prefix = route.family, route.prefix
+        shift = BITS[family] - prefix
+        known = networks.get((family, prefix))
+        if known is None:
+            known = networks[family, prefix] = {n >> shift for n in numbers.get(family, ())}
+        return int.from_bytes(route.dst, "big") >> shift in known
+
+    return covers
 
 
 def route_text(route: Route, links: Dict[int, str]) -> str:

@@ -19,10 +19,12 @@ from ._route import AF_INET, AF_INET6, BOOT, DEAD, DEFAULT_TABLE, LINKDOWN, LOCA
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Optional, Set, Tuple
+    from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
     from ._converge import Outcome
+    from ._node_table import Node
     from ._plan import Change, Plan
+    from ._route import Route
 
     Section = Dict[str, Any]
 
@@ -75,11 +77,19 @@ def read(section: Section, recorded: Optional[Section]) -> Live:
         if not _wanted_routes.could_be_taken_over(section, boot):
             return Live(own, None, _netlink.link_names() if any(r.flags & (DEAD | LINKDOWN) for r in own) else {})
     relevant = _wanted_routes.relevance(section)
-    tables = [table] if is_absent(section) else sorted({table, MAIN_TABLE, LOCAL_TABLE, DEFAULT_TABLE})
-    # The walk of an IPv6 table starts again where it changes, and may tell a route twice.
-    everything = tuple(dict.fromkeys(r for family in FAMILIES for t in tables for r in _netlink.dump(family, t, 0, relevant)))
+    everything = _dump_all([table] if is_absent(section) else _asked_tables(table), relevant)
     own = tuple(r for r in everything if r.table == table and r.protocol == protocol)
     return Live(own, everything, _netlink.link_names())
+
+
+def _asked_tables(table: int) -> List[int]:
+    """The tables that the kernel asks where a next hop of a route in ``table`` is."""
+    return sorted({table, MAIN_TABLE, LOCAL_TABLE, DEFAULT_TABLE})
+
+
+def _dump_all(tables: Iterable[int], keep: Callable[[Route], bool]) -> Tuple[Route, ...]:
+    # The walk of an IPv6 table starts again where it changes, and may tell a route twice.
+    return tuple(dict.fromkeys(r for family in FAMILIES for t in tables for r in _netlink.dump(family, t, 0, keep)))
 
 
 def apply(section: Section, plan: Plan) -> Tuple[Problem, ...]:
@@ -145,6 +155,7 @@ def _section(params: Dict[str, Any], protocol: int, table: int) -> Section:
     clusters = parse_cidrs("cluster_cidrs", params["cluster_cidrs"] or [])
     nodes = parse_nodes(params["nodes"], clusters)
     find_node(nodes, params["node_name"])
+    refuse_overlap_with_node_network(nodes, params["node_name"], table)
     peers = _wanted_routes.peers_of(nodes, params["node_name"])
     section: Section = {"protocol": protocol, "table": table, "node_name": params["node_name"], "peers": peers}
     if params["takeover"]:
@@ -157,6 +168,27 @@ def _section(params: Dict[str, Any], protocol: int, table: int) -> Section:
         # kindnetd's next hop is any of a peer's addresses.
         section["known_addresses"] = sorted(ip for n in nodes if n.name != params["node_name"] for ip in n.node_ips if ip not in next_hops)
     return section
+
+
+def refuse_overlap_with_node_network(nodes: Sequence[Node], node_name: str, table: int = MAIN_TABLE) -> None:
+    """Raise if a pod CIDR lies in the network by which this host reaches its peers: only the host knows how large that is."""
+    from ._on_link import OnLink, node_addresses, overlap_with_node_network  # converge only
+    from ._route import cidr_text, covering, packed, route_text
+
+    routes = _dump_all(_asked_tables(table), covering(packed(ip) for _name, ip in node_addresses(nodes, node_name)))
+    overlap = overlap_with_node_network(nodes, node_name, OnLink(routes, table))
+    if overlap is None:
+        return
+    links = _netlink.link_names()
+    network = cidr_text(overlap.network)
+    raise KindnetError(
+        "pod_cidrs of %s" % overlap.node,
+        overlap.cidr,
+        "overlaps the node network %s (%s), in which %s of %s is; nothing was changed"
+        % (network, route_text(overlap.network, links), overlap.address, overlap.neighbour),
+        "Correct kindnet_pod_cidrs of %s to a range outside of %s; if the node network is smaller than that, correct the prefix length on %s of this host."
+        % (overlap.node, network, links.get(overlap.network.oif, "the interface")),
+    )
 
 
 def _guard(params: Dict[str, Any], section: Section, recorded: Optional[Section]) -> None:

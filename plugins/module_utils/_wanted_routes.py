@@ -13,11 +13,11 @@ __metaclass__ = type
 import socket
 from collections import namedtuple
 
-from ._route import AF_INET, AF_INET6, BITS, BOOT, Route, is_plain, packed
+from ._route import AF_INET, AF_INET6, BITS, BOOT, Route, covering, is_plain, packed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Sequence, Set, Tuple
+    from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Sequence, Tuple
 
     Section = Dict[str, Any]
 
@@ -96,24 +96,18 @@ def relevance(section: Section) -> Callable[[Route], bool]:
     protocol, table = section["protocol"], section["table"]
     peers = [parse_peer(p) for p in section.get("peers", ())]
     wanted = {(p.dst, p.prefix) for p in peers}
-    hops = {(p.family, int.from_bytes(p.gateway, "big")) for p in peers}
+    leads_to_a_hop = covering((p.family, p.gateway) for p in peers)
     clusters = [network_of(c) for c in section.get("cluster_cidrs", ())]
-    covering: Dict[Tuple[int, int], Set[int]] = {}
 
     def relevant(route: Route) -> bool:
-        family, prefix = route.family, route.prefix
         if route.table == table and (
             route.protocol in (protocol, BOOT)
-            or (route.dst, prefix) in wanted
-            or (family == AF_INET6 and route.hops)
+            or (route.dst, route.prefix) in wanted
+            or (route.family == AF_INET6 and route.hops)
             or any(is_inside(route, c) for c in clusters)
         ):
             return True
-        networks = covering.get((family, prefix))
-        shift = BITS[family] - prefix
-        if networks is None:
-            networks = covering[family, prefix] = {h >> shift for f, h in hops if f == family}
-        return int.from_bytes(route.dst, "big") >> shift in networks
+        return leads_to_a_hop(route)
 
     return relevant
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 __metaclass__ = type
 
 import socket
+from collections import namedtuple
 
 import pytest
-from ansible_collections.kindnet.host.plugins.module_utils._on_link import OnLink
+from ansible_collections.kindnet.host.plugins.module_utils._on_link import OnLink, overlap_with_node_network
 from ansible_collections.kindnet.host.plugins.module_utils._plan_routes import Live, plan
 from ansible_collections.kindnet.host.plugins.module_utils._removal_guard import removal_guard
 from ansible_collections.kindnet.host.plugins.module_utils._route import Hop, Route, cidr_text, packed
@@ -97,17 +98,17 @@ def test_what_is_planned_reads_like_ip_route():
 ONLINK = {
     "172.18.0.3": "",
     "172.18.0.2": "is an address of this host itself",
-    "172.18.255.255": "is not on-link: this host reaches it by broadcast",
+    "172.18.255.255": "is not on-link: the route to it is 'broadcast",
     "10.1.1.1": "is not on-link: no interface",
     "10.2.0.1": "",  # IPv4 overlooks the longer prefix via a gateway
     "10.3.0.1": "is not on-link: no interface",  # and one that is dead
     "10.4.0.1": "is not on-link: no interface",  # and one for a tos
-    "10.5.0.1": "is not on-link: this host reaches it by unreachable",
+    "10.5.0.1": "is not on-link: the route to it is 'unreachable",
     "fd00:18::3": "",
     "fd00:18::2": "is an address of this host itself",
-    "fd00:99::1": "is not on-link: this host reaches it by via fd00:18::1",  # IPv6 does not overlook it
-    "fd00:18::7": "is not on-link: this host reaches it by via fd00:18::1",
-    "fd00:18::8": "is not on-link: this host reaches it by blackhole",
+    "fd00:99::1": "is not on-link: the route to it is 'via fd00:18::1",  # IPv6 does not overlook it
+    "fd00:18::7": "is not on-link: the route to it is 'via fd00:18::1",
+    "fd00:18::8": "is not on-link: the route to it is 'blackhole",
     "fd00:98::": "",  # any router of that link
     "fd00:97::1": "",  # the lower metric is the link
 }
@@ -140,6 +141,69 @@ def test_on_link_asks_a_table_of_its_own_first():
     asked = OnLink(BASE + (default_there, connected_there), 100)
     assert [asked.trouble(*packed(a)) for a in ("fd00:18::3", "172.18.0.3", "172.20.0.1")] == ["", "", ""]
     assert OnLink(BASE + (connected_there,), 254).trouble(*packed("172.20.0.1"))
+
+
+NETWORKS = BASE + (
+    route("0.0.0.0/0", oif=2, protocol=3, scope=253),  # a default route to a link
+    route("::/0", oif=2, protocol=3),
+    route("10.244.0.5/32", oif=7, protocol=3, scope=253),  # a pod of this host
+    route("10.244.0.0/24", oif=8, protocol=2, scope=253),  # a bridge for pods
+    route("192.168.0.0/16", oif=3, protocol=2, scope=253),  # a link to others
+    route("172.18.0.7/32", oif=2, protocol=3, scope=253),
+    route("172.31.0.7/32", oif=9, protocol=3, scope=253),  # a tunnel
+    route("172.31.0.0/16", oif=3, protocol=2, scope=253),
+    route("10.96.0.0/12", "172.18.0.1", 3),
+    route("fd00:96::/48", "fd00:18::1", 3),
+    route("10.9.0.0/16", protocol=3, scope=253, type=7),
+    route("172.25.0.9/32", protocol=3, type=9, scope=253),
+    route("172.25.0.0/16", protocol=2, scope=253),
+)
+ME = ("me", ["172.18.0.2", "fd00:18::2"], ["10.244.0.0/24", "fd00:244::/64"])
+ONE = ("one", ["172.18.0.3", "fd00:18::3"], ["10.244.1.0/24", "fd00:244:1::/64"])
+NODE = namedtuple("NODE", "name node_ips pod_cidrs")
+
+OVERLAPS = {
+    "none": ([ME, ONE], None),
+    "a peer's inside": ([ME, ONE, ("b", ["172.18.0.4"], ["172.18.5.0/24"])], ("b", "172.18.5.0/24", "172.18.0.0/16", "me", "172.18.0.2")),
+    "its own inside": ([("me", ["172.18.0.2"], ["172.18.5.0/24"]), ONE], ("me", "172.18.5.0/24", "172.18.0.0/16", "me", "172.18.0.2")),
+    "alone": ([("me", ["172.18.0.2"], ["172.18.0.128/25"])], ("me", "172.18.0.128/25", "172.18.0.0/16", "me", "172.18.0.2")),
+    "just the network": ([ME, ("b", ["172.18.0.4"], ["172.18.0.0/16"])], ("b", "172.18.0.0/16", "172.18.0.0/16", "me", "172.18.0.2")),
+    "around": ([ME, ("b", ["172.18.0.4"], ["172.16.0.0/12"])], ("b", "172.16.0.0/12", "172.18.0.0/16", "me", "172.18.0.2")),
+    "beside": ([ME, ("b", ["172.18.0.4"], ["172.19.0.0/16"]), ("c", ["172.18.0.5"], ["172.17.255.0/24"])], None),
+    "the first of several": (
+        [ME, ("b", ["172.18.0.4"], ["172.18.9.0/24"]), ("c", ["172.18.0.5"], ["172.18.5.0/24"])],
+        ("c", "172.18.5.0/24", "172.18.0.0/16", "me", "172.18.0.2"),
+    ),
+    "IPv6": ([ME, ("b", ["fd00:18::4"], ["fd00:18:0:0:5::/80"])], ("b", "fd00:18:0:0:5::/80", "fd00:18::/64", "me", "fd00:18::2")),
+    "a family that this host has not": ([("me", ["172.18.0.2"], ["10.244.0.0/24"]), ("b", ["fd00:18::4"], ["fd00:18:0:0:5::/80"])], None),
+    "a second link": (
+        [ME, ("b", ["192.168.7.7"], ["10.244.7.0/24"]), ("c", ["172.18.0.5"], ["192.168.5.0/24"])],
+        ("c", "192.168.5.0/24", "192.168.0.0/16", "b", "192.168.7.7"),
+    ),
+    "a link that leads to no peer": ([ME, ("c", ["172.18.0.5"], ["192.168.5.0/24"])], None),
+    "a host route beside the network": (
+        [("me", ["10.0.0.2"], ["10.244.0.0/24"]), ("b", ["172.18.0.7"], ["172.18.5.0/24"])],
+        ("b", "172.18.5.0/24", "172.18.0.0/16", "b", "172.18.0.7"),
+    ),
+    "a host route by another link": ([("me", ["10.0.0.2"], ["10.244.0.0/24"]), ("b", ["172.31.0.7"], ["172.31.5.0/24"])], None),
+    "via a gateway": ([ME, ("b", ["10.96.0.7"], ["10.97.5.0/24"]), ("c", ["fd00:96::7"], ["fd00:96:0:5::/64"])], None),
+    "unreachable": ([ME, ("b", ["10.9.0.7"], ["10.9.5.0/24"])], None),
+    "of a route that says to look elsewhere": ([ME, ("b", ["172.25.0.9"], ["172.25.5.0/24"])], None),
+}
+
+
+@pytest.mark.parametrize("case", OVERLAPS)
+def test_pod_cidrs_in_the_node_network(case):
+    nodes, expected = OVERLAPS[case]
+    found = overlap_with_node_network([NODE(*n) for n in nodes], "me", OnLink(NETWORKS, 254))
+    assert (found and tuple(found._replace(network=cidr_text(found.network)))) == expected
+
+
+def test_a_network_in_a_table_of_its_own():
+    nodes = [NODE(*ME), NODE("b", ["172.20.0.4"], ["172.20.5.0/24"])]
+    routes = BASE + (route("172.20.0.0/16", protocol=3, scope=253, table=100),)
+    assert overlap_with_node_network(nodes, "me", OnLink(routes, 100)).node == "b"
+    assert overlap_with_node_network(nodes, "me", OnLink(routes, 254)) is None
 
 
 def peers(*names):
