@@ -40,6 +40,15 @@ options:
     description: Fail when pods run that have their network from the recorded or usual CNI configuration, naming them.
     type: bool
     default: false
+  nodes:
+    description:
+      - The node table as one JSON string, as M(kindnet.host.kindnet_route) takes it. Needs O(node_name).
+      - With it the module fails if a pod CIDR overlaps a network by which this host reaches its peers. Only the host knows how large that is,
+        and M(kindnet.host.kindnet_route), which refuses it as well, runs last.
+    type: str
+  node_name:
+    description: The name of this host in O(nodes).
+    type: str
 attributes:
   check_mode:
     support: full
@@ -142,7 +151,9 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kindnet.host.plugins.module_utils import _desired, _files, _pyroute2_dep
 from ansible_collections.kindnet.host.plugins.module_utils._conflist_data import read_text, stores_of
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
+from ansible_collections.kindnet.host.plugins.module_utils._node_table import find_node, parse_nodes
 from ansible_collections.kindnet.host.plugins.module_utils._rivals import running
+from ansible_collections.kindnet.host.plugins.module_utils._routes import refuse_overlap_with_node_network
 
 TOOLS = (
     "ip",
@@ -255,7 +266,11 @@ def main():
             "rival_daemons": {"type": "list", "elements": "str", "default": ["kindnetd", "flanneld", "kube-router", "ip-masq-agent"]},
             "fail_on_rivals": {"type": "bool", "default": False},
             "fail_on_pods": {"type": "bool", "default": False},
+            # Hidden, or the journal of every host would repeat the whole table in every run.
+            "nodes": {"type": "str", "no_log": True},
+            "node_name": {"type": "str"},
         },
+        required_together=[("nodes", "node_name")],
         supports_check_mode=True,
     )
     distribution = os_release()
@@ -263,8 +278,12 @@ def main():
     missing, problem = missing_of(module, packages), pyroute2_problem(module)
     try:
         running_pods = pods(module)
+        if module.params["nodes"] is not None:
+            nodes = parse_nodes(module.params["nodes"])
+            find_node(nodes, module.params["node_name"])
+            refuse_overlap_with_node_network(nodes, module.params["node_name"])
     except KindnetError as e:
-        module.fail_json(msg="%s: %s" % (platform.node(), e), field=e.field, value=str(e.value), remedy=e.remedy)
+        module.fail_json(msg="%s: %s" % (module.params["node_name"] or platform.node(), e), field=e.field, value=str(e.value), remedy=e.remedy)
     result = {
         "changed": False,
         "distribution": distribution,
