@@ -15,6 +15,7 @@ from ansible_collections.kindnet.host.plugins.module_utils._node_table import (
     dump_nodes,
     family_of,
     parse_address,
+    parse_cidr,
     parse_cidrs,
     parse_nodes,
     shorten,
@@ -79,6 +80,7 @@ class ActionModule(ActionBase):
                 "ledger": {"type": "str"},
                 "removed_node": {"type": "str"},
                 "reread_node_ips": {"type": "bool", "default": False},
+                "force_pod_cidr_change": {"type": "bool", "default": False},
                 "answers": {"type": "list", "elements": "dict"},
             }
         )
@@ -223,34 +225,62 @@ class Inventory:
             known,
             self.leaving if self.leaving_is_listed else None,
         )
+        moved = [] if self.args.get("force_pod_cidr_change") else [n for n in self.names if self._leaves(n, ledger, planned)]
+        if self.answers is None and (planned.given or moved):
+            raise Ask(self._whom(moved, list(planned.given), ledger, here, path))
+        for name in moved:
+            self._refuse_lost_pods(name, planned.pod_cidrs[name])
         if planned.given:
-            if self.answers is None:
-                raise Ask(self._whom([], list(planned.given), ledger, here, path))
             self._refuse_silence(ledger, path)
             held: Dict[str, List[str]] = {}
-            for answer in self.answers.values():
+            for answer in (self.answers or {}).values():
                 for name, cidrs in answer["pod_cidrs"].items():
                     held.setdefault(name, []).extend(cidrs)
             refuse_fresh(planned, held, path, ledger)
         return planned
 
+    def _leaves(self, name: str, ledger: Optional[Ledger], planned: LedgerPlan) -> bool:
+        """Whether the host gives up a block that it holds."""
+        entries = ledger.pod_cidrs if ledger else {}
+        held = entries.get(name) or entries.get(str(self.renamed_from.get(name))) or ()
+        return not {block.text for block in held}.issubset(planned.pod_cidrs[name])
+
+    def _refuse_lost_pods(self, name: str, pod_cidrs: Sequence[str]) -> None:
+        """Raise before the ledger and the peers know of another pod CIDR, if pods would keep addresses that nobody routes to the host any more."""
+        answer = (self.answers or {}).get(name)
+        field = "kindnet_pod_cidrs of %s" % name
+        force = "-e kindnet_force_pod_cidr_change=true cuts them off."
+        if answer is None:
+            problem = "the host cannot be asked whether pods run in what it gives up"
+            raise KindnetError(field, ", ".join(pod_cidrs), problem, "Run again when it is up. If there are any, %s" % force)
+        ranges = [parse_cidr(field, c) for c in pod_cidrs]
+        ips = [parse_address(field, ip) for ip in answer.get("allocations") or ()]
+        lost = [ip.text for ip in ips if not any(r.family == ip.family and r.first <= ip.first <= r.last for r in ranges)]
+        if lost:
+            raise KindnetError(
+                field,
+                ", ".join(pod_cidrs),
+                "%d pods have addresses outside of it: %s" % (len(lost), shorten(lost)),
+                "Remove these pods first. Or %s" % force,
+            )
+
     def _host(self, name: str) -> Host:
         families = sorted({parse_address("node_ips of %s" % name, ip).family for ip in self.node_ips[name]})
         return Host(name, self.pod_cidrs[name], self.renamed_from.get(name), self.renumbered_from.get(name), families)
 
-    def _whom(self, addressless: Sequence[str], given: Sequence[str], ledger: Optional[Ledger], here: Sequence[str], path: str) -> List[str]:
-        """Whom to ask: those whose address is to be read, and those who could know of blocks that the ledger does not have."""
+    def _whom(self, needed: Sequence[str], given: Sequence[str], ledger: Optional[Ledger], here: Sequence[str], path: str) -> List[str]:
+        """Whom to ask: those without whom it cannot go on, and those who could know of blocks that the ledger does not have."""
         inside = set(here)
         if ledger is None:
             chosen = set(self.names)  # it may be lost: then any of them could hold a block, and it takes one to tell
         else:
             witnesses = [n for n in self.names if n in ledger.pod_cidrs]
-            chosen = {*([n for n in witnesses if n in inside][:WITNESSES] or witnesses[:WITNESSES]), *(n for n in given if n in inside), *addressless}
+            chosen = {*([n for n in witnesses if n in inside][:WITNESSES] or witnesses[:WITNESSES]), *(n for n in given if n in inside), *needed}
         outside = [n for n in self.names if n in chosen and n not in inside]
         if len(outside) > MOST_OUTSIDE:
             problem = "there is no ledger yet, and %d hosts do not take part now, any of which may hold pod CIDRs already"
             if ledger is not None:
-                problem = "it lacks the addresses of %d hosts that do not take part now (kindnet_node_interface)"
+                problem = "%d hosts do not take part now whose address was never read (kindnet_node_interface), or who are to be renumbered"
             raise KindnetError(
                 "kindnet_ledger",
                 path,

@@ -81,29 +81,46 @@ pod_cidrs:
   returned: success
   type: dict
   sample: {worker: [10.244.1.0/24], worker2: [10.244.2.0/24]}
+allocations:
+  description: Addresses that host-local has given to pods of the recorded CNI configuration.
+  returned: success
+  type: list
+  elements: str
+  sample: [10.244.1.2]
 """
 
 import platform
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.kindnet.host.plugins.module_utils import _addresses, _desired
+from ansible_collections.kindnet.host.plugins.module_utils import _addresses, _desired, _files
 from ansible_collections.kindnet.host.plugins.module_utils._conflist_data import stores_of
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
+from ansible_collections.kindnet.host.plugins.module_utils._node_table import parse_address
 
 
-def recorded_pod_cidrs(name, cluster_name):
+def recorded(name, cluster_name):
+    """Pod CIDRs by node, and the addresses that pods of this one have."""
     desired = _desired.load()
     if desired.cluster_name != cluster_name:
-        return {}
+        return {}, []
     found = {}
     routes, conflist = (desired.sections.get(section, {}) for section in ("routes", "conflist"))
     for node, cidr, _next_hop in routes.get("peers", ()):
         found.setdefault(node, []).append(cidr)
-    if "conflist" in conflist:
-        own = [cidr for cidrs in stores_of(conflist["conflist"]).values() for cidr in cidrs]
-        if own:
-            found[routes.get("node_name", name)] = own
-    return found
+    stores = stores_of(conflist.get("conflist"))
+    own = [cidr for cidrs in stores.values() for cidr in cidrs]
+    if own:
+        found[routes.get("node_name", name)] = own
+    return found, [ip for store in sorted(stores) for ip in allocations(store)]
+
+
+def allocations(store):
+    """A file each; the lock and what was reserved last are others."""
+    for name in sorted(_files.names_in(store) or ()):
+        try:
+            yield parse_address(store, name).text
+        except KindnetError:
+            continue
 
 
 def main():
@@ -117,12 +134,14 @@ def main():
     )
     name, interface = module.params["name"], module.params["interface"]
     try:
+        pod_cidrs, ips = recorded(name, module.params["cluster_name"])
         module.exit_json(
             changed=False,
             name=name,
             interface=interface,
             addresses=_addresses.candidates(interface) if interface else [],
-            pod_cidrs=recorded_pod_cidrs(name, module.params["cluster_name"]),
+            pod_cidrs=pod_cidrs,
+            allocations=ips,
         )
     except KindnetError as e:
         module.fail_json(msg="%s: %s" % (platform.node(), e), field=e.field, value=str(e.value), remedy=e.remedy)

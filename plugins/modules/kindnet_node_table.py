@@ -69,6 +69,12 @@ options:
     description: Have the addresses of interfaces read again, of the hosts that take part. An address that an interface still has stays.
     type: bool
     default: false
+  force_pod_cidr_change:
+    description:
+      - Let a host give up a block of the ledger (C(kindnet_renumbered_from)) also when it has pods with addresses of it. They keep them, and peers
+        send those to another place.
+    type: bool
+    default: false
   answers:
     description:
       - Results of M(kindnet.host.kindnet_node_info) on the hosts of RV(ask) and RV(ask_outside). Results without an answer, as of a host that cannot be

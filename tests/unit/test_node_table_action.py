@@ -192,9 +192,15 @@ def test_an_explicit_table_wins(tmp_path, given):
 # --- The ledger
 
 
-def answer(name, pod_cidrs=None, interface="", addresses=()):
+def answer(name, pod_cidrs=None, interface="", addresses=(), allocations=()):
     """What kindnet_node_info returns."""
-    return {"name": name, "pod_cidrs": pod_cidrs or {}, "interface": interface, "addresses": list(addresses)}
+    return {
+        "name": name,
+        "pod_cidrs": pod_cidrs or {},
+        "interface": interface,
+        "addresses": list(addresses),
+        "allocations": list(allocations),
+    }
 
 
 def bare(*names, **variables):
@@ -387,3 +393,34 @@ def read_leaving(folder, inventory, name):
 def test_one_that_left_the_inventory_before_is_known_by_the_ledger(tmp_path):
     converged(tmp_path, "a", "b")
     assert pod_cidrs(read_leaving(tmp_path, hosts(A), "b")) == {"a": ["10.244.0.0/24"]}
+
+
+# --- One that gets another pod CIDR
+
+
+def renumbered(*names):
+    inventory = bare(*names)
+    inventory["kindnet_nodes"]["hosts"]["b"].update(kindnet_pod_cidrs=["10.244.77.0/24"], kindnet_renumbered_from=["10.244.1.0/24"])
+    return inventory
+
+
+def test_a_host_is_renumbered_when_none_of_its_pods_would_be_lost(tmp_path):
+    before = converged(tmp_path, "a", "b")
+    inventory = renumbered("a", "b")
+    assert asked(tmp_path, inventory, here=["a"]) == ["a", "b"]
+    for answers, words in (
+        ([answer("a")], ["kindnet_pod_cidrs of b", "cannot be asked"]),
+        ([answer("a"), answer("b", allocations=["10.244.1.5", "10.244.77.2"])], ["kindnet_pod_cidrs of b", "1 pods", "10.244.1.5"]),
+    ):
+        with pytest.raises(KindnetError) as caught:
+            read(tmp_path, inventory, answers=answers)
+        assert not [w for w in words if w not in str(caught.value)], str(caught.value)
+        assert "10.244.77.2" not in str(caught.value) and book(tmp_path) == before
+    table = read(tmp_path, inventory, answers=[answer("a"), answer("b", allocations=["10.244.77.2"])])
+    assert pod_cidrs(table)["b"] == ["10.244.77.0/24"] and book(tmp_path)["freed_pod_cidrs"] == ["10.244.1.0/24"]
+    assert pod_cidrs(read(tmp_path, inventory))["b"] == ["10.244.77.0/24"], "nobody is asked again"
+
+
+def test_a_host_is_renumbered_by_force(tmp_path):
+    converged(tmp_path, "a", "b")
+    assert pod_cidrs(read(tmp_path, renumbered("a", "b"), here=["a"], force_pod_cidr_change=True))["b"] == ["10.244.77.0/24"]
