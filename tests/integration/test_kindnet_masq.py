@@ -9,6 +9,7 @@ import functools
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import time
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 FLAVOURS = ("nft", "legacy")
 V4, V4B, V6, V6B = "10.244.0.0/16", "10.96.0.0/12", "fd00:10:244::/56", "fd00:10:96::/112"
-CIDRS = [V4, V6, V4B, V6B]
+CIDRS = (V4, V6, V4B, V6B)
 SAVES = ("iptables", "ip6tables")
 CIDRS_OF = {"iptables": [V4, V4B], "ip6tables": [V6, V6B]}
 
@@ -176,7 +177,7 @@ def test_check_real_repeat_repeat_check_undo(sandbox, flavour, foreign):
     assert_right(sandbox, flavour)
     after = everything(sandbox)
     assert json.loads(after[3])["sections"]["masq"] == {
-        "cluster_cidrs": CIDRS, "chain": "KIND-MASQ-AGENT", "flavour": flavour, "lock_wait": 5,
+        "cluster_cidrs": list(CIDRS), "chain": "KIND-MASQ-AGENT", "flavour": flavour, "lock_wait": 5,
     }  # fmt: skip
 
     for check in (False, True):
@@ -483,8 +484,8 @@ def test_a_lock_held_by_another_program_is_named_after_a_bounded_wait(legacy, sa
     holder = subprocess.Popen(
         sandbox.inside(["flock", "/run/xtables.lock", "sh", "-c", "echo $$; exec sleep 60"]), stdout=subprocess.PIPE, text=True
     )
+    sleeper = int(holder.stdout.readline())
     try:
-        sleeper = int(holder.stdout.readline())
         result = masq(sandbox, cluster_cidrs=[V4], lock_wait=1)
     finally:
         os.kill(sleeper, signal.SIGKILL)  # flock ends with the program it runs
@@ -588,7 +589,7 @@ def test_a_clean_run_starts_two_programs_a_family_and_no_save(sandbox, flavour):
 
 
 def test_the_clean_path_imports_nothing_dear(sandbox):
-    sandbox.run("mkdir /run/lib; cp -r %s /run/lib/kindnet_host" % os.path.join(os.path.dirname(__file__), "../../plugins/module_utils"))
+    sandbox.run("mkdir /run/lib; cp -r %s /run/lib/kindnet_host" % shlex.quote(os.path.join(os.path.dirname(__file__), "../../plugins/module_utils")))
     sandbox.run("touch /run/lib/kindnet_host/__init__.py")
     masq(sandbox, cluster_cidrs=CIDRS)
     section = json.loads(sandbox.out(["cat", "/etc/kindnet/desired.json"]))["sections"]["masq"]

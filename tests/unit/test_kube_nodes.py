@@ -15,7 +15,7 @@ from ansible_collections.kindnet.host.plugins.inventory.kube_nodes import Invent
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.plugin_utils._kube_nodes import essentials, parse_kube_nodes
 
-KUBECTL = r"""#!{python}
+KUBECTL = r"""#!/usr/bin/env python3
 import os, re, sys, time
 here = os.path.dirname(os.path.abspath(__file__))
 with open(here + "/calls", "a") as f:
@@ -87,7 +87,7 @@ class Setup:
 
     def kubectl(self, behaviour):
         path = self.folder / "kubectl"
-        path.write_text(KUBECTL.replace("{python}", sys.executable).replace("{behaviour}", behaviour))
+        path.write_text(KUBECTL.replace("{behaviour}", behaviour))
         path.chmod(0o755)
 
     def nodes(self, *nodes):

@@ -28,8 +28,8 @@ def absent(*files, made=()):
     return {"state": "absent", "files": [list(f) for f in files] or [[PATH, "kindnet", True]], "made_folders": list(made)}
 
 
-def found(data=CONFLIST, kind="file", mode=0o644, uid=0, gid=0):
-    content = data if isinstance(data, bytes) else json.dumps(data).encode()
+def found(data=None, kind="file", mode=0o644, uid=0, gid=0):
+    content = data if isinstance(data, bytes) else json.dumps(CONFLIST if data is None else data).encode()
     return Found(kind, content, mode, uid, gid)
 
 
@@ -40,10 +40,10 @@ def actual(files=None, folders=None):
 
 
 def short(plan):
-    return [(c.action, c.subject.split("/")[-1], c.reason) for c in plan.changes]
+    return [(c.action, c.subject.rsplit("/", 1)[-1], c.reason) for c in plan.changes]
 
 
-NAME, TEMPORARY_NAME = PATH.split("/")[-1], TEMPORARY.split("/")[-1]
+NAME, TEMPORARY_NAME = PATH.rsplit("/", 1)[-1], TEMPORARY.rsplit("/", 1)[-1]
 ZERO = dict(CONFLIST, plugins=[{"type": "ptp", "ipMasq": 0, "mtu": 1500}])
 
 PRESENT = [
@@ -139,7 +139,7 @@ ABSENT = [
     ("ours", absent(), {PATH: found()}, ["file " + PATH]),
     ("recorded, now damaged", absent(), {PATH: found(b"{")}, ["file " + PATH]),
     ("recorded, now somebody else's", absent(), {PATH: found(OTHER)}, []),
-    ("not recorded, of our name", absent((PATH, "kindnet", False)), {PATH: found()}, ["file " + PATH]),
+    ("not recorded, of our name", absent((PATH, "kindnet", False)), {PATH: found()}, []),
     ("not recorded, damaged", absent((PATH, "kindnet", False)), {PATH: found(b"{")}, []),
     ("not recorded, of another name", absent((PATH, "kindnet", False)), {PATH: found(OTHER)}, []),
     ("a leftover", absent(), {TEMPORARY: found(b"")}, ["file " + TEMPORARY]),
