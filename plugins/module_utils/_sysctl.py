@@ -44,7 +44,7 @@ PROC = "/proc/sys/"
 
 FORWARDING_6 = "net/ipv6/conf/all/forwarding"
 IPV6_ROUTES = "/proc/net/ipv6_route"
-RTF_DEFAULT, RTF_ADDRCONF = 0x00010000, 0x00040000  # linux/ipv6_route.h
+RTF_ADDRCONF = 0x00040000  # linux/ipv6_route.h: from a router advertisement
 
 SET, WRITE, REMOVE, REMEMBER, FORGET = "set", "write", "remove", "remember", "forget"
 
@@ -219,9 +219,10 @@ def _entries_text(entries: Dict[str, _before.Entry]) -> str:
 
 
 def _router_advertisements(recorded: Optional[Section]) -> List[Tuple[str, str]]:
-    """accept_ra=2 for each interface that has a default route by router advertisement: a host that forwards drops it otherwise.
+    """accept_ra=2 for each interface that has a route by router advertisement.
 
-    For these interfaces alone. On a pod's veth, or as the default of new ones, it would let a pod give the host a default route.
+    A host that forwards drops such a default route otherwise, and lets the other routes and addresses that came with it expire. For these
+    interfaces alone: on a pod's veth, or as the default of new ones, it would let a pod give the host a default route.
     """
     keys = {key for key, value in (recorded or {}).get("sysctls", ()) if key.endswith("/accept_ra") and value == "2"}
     try:
@@ -232,9 +233,10 @@ def _router_advertisements(recorded: Optional[Section]) -> List[Tuple[str, str]]
     except OSError as e:
         raise KindnetError(IPV6_ROUTES, e.strerror, "cannot be read", "Run as root.")
     for route in routes:
-        if len(route) == 10 and route[1] == "00" and int(route[8], 16) & RTF_DEFAULT and int(route[8], 16) & RTF_ADDRCONF:
+        if len(route) == 10 and int(route[8], 16) & RTF_ADDRCONF:
             key = "net/ipv6/conf/%s/accept_ra" % route[9]
-            # 0: somebody in user space, such as systemd-networkd, keeps the route, whether the host forwards or not.
-            if live(key) == "1":
+            # 0: somebody in user space, such as systemd-networkd, keeps the route, whether the host forwards or not. 2 may be of an earlier
+            # converge, or of somebody who has not made it last.
+            if live(key) in ("1", "2"):
                 keys.add(key)
     return [(key, "2") for key in sorted(keys)]

@@ -27,8 +27,8 @@ options:
     default: {}
   keep_ra_routes:
     description:
-      - Turning IPv6 forwarding on makes the kernel drop a default route that it learned from a router advertisement. With this, C(accept_ra=2)
-        is set first on every interface that has such a route.
+      - Turning IPv6 forwarding on makes the kernel drop a default route that it learned from a router advertisement, and hear no more of them, so
+        that other routes and addresses it has from there expire. With this, C(accept_ra=2) is set first on every interface that has such a route.
     type: bool
     default: true
 extends_documentation_fragment: [kindnet.host.recording]

@@ -137,7 +137,7 @@ def test_a_setting_that_this_kernel_lacks_is_named_and_the_rest_is_set():
     """)
 
 
-# A router that advertises itself, in a namespace of its own.
+# A router that advertises itself, or a prefix alone, in a namespace of its own.
 ROUTER = """
 import socket, struct, subprocess, sys, time
 sys.stdin.readline()
@@ -147,26 +147,29 @@ s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
 s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, socket.if_nametoindex("lan"))
 while True:
     try:
-        # RFC 4861, 4.2: type 134, a default router for half an hour
-        s.sendto(struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0), ("ff02::1", 0))
+        # RFC 4861, 4.2 and 4.6.2: type 134, a default router for so many seconds; a prefix on the link, to make addresses of
+        prefix = struct.pack("!BBBBIII", 3, 4, 64, 0xC0, 3600, 3600, 0) + socket.inet_pton(socket.AF_INET6, "2001:db8:7::")
+        s.sendto(struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, LIFETIME, 0, 0) + prefix, ("ff02::1", 0))
     except OSError:  # no address yet
         pass
     time.sleep(0.1)
 """
 
 
-def test_router_advertisements_stay_heard_where_they_gave_the_default_route():
-    in_namespaces("ROUTER = %r\n" % ROUTER + textwrap.dedent("""
+@pytest.mark.parametrize(("lifetime", "destination"), [(1800, "default"), (0, "2001:db8:7::/64")])
+def test_router_advertisements_stay_heard_where_they_gave_a_route(lifetime, destination):
+    head = "ROUTER, DESTINATION = %r, %r\n" % ("LIFETIME = %d\n" % lifetime + ROUTER, destination)
+    in_namespaces(head + textwrap.dedent("""
         import time
 
-        def default_route():
-            done = subprocess.run("ip -json -6 route show default dev up.7".split(), stdout=subprocess.PIPE, check=True)
+        def learned_route():
+            done = subprocess.run(["ip", "-json", "-6", "route", "show", DESTINATION, "dev", "up.7"], stdout=subprocess.PIPE, check=True)
             return json.loads(done.stdout or b"[]")
 
         def until(condition):
             deadline = time.monotonic() + 20
             while not condition():
-                assert time.monotonic() < deadline, (default_route(), router.poll())
+                assert time.monotonic() < deadline, (learned_route(), router.poll())
                 time.sleep(0.05)
 
         for command in ("ip link add name up.7 type veth peer name lan", "ip link add name pod type veth peer name eth0"):
@@ -179,15 +182,20 @@ def test_router_advertisements_stay_heard_where_they_gave_the_default_route():
                 subprocess.run(["ip", "link", "set", name, "up"], check=True)
             router.stdin.write(b"go\\n")
             router.stdin.close()
-            until(default_route)
+            until(learned_route)
             result = module(sysctls=WANTED)
             subjects = [c["subject"] for c in result["changes"] if c["subject"].startswith("sysctl")]
             assert subjects[0] == "sysctl net.ipv6.conf.up/7.accept_ra" and "sysctl net.ipv6.conf.all.forwarding" in subjects, subjects
             assert (proc("net/ipv6/conf/up.7/accept_ra"), proc("net/ipv6/conf/pod/accept_ra")) == ("2", "1")
             # Still heard: the route comes back after it was taken away.
-            subprocess.run("ip -6 route del default dev up.7".split(), check=True)
-            until(default_route)
+            subprocess.run(["ip", "-6", "route", "del", DESTINATION, "dev", "up.7"], check=True)
+            until(learned_route)
             assert not module(sysctls=WANTED)["changed"]
+            # A host without IPv6 for a while has the setting still, and the file has it no more.
+            module(sysctls={"net.ipv4.ip_forward": 1})
+            assert "accept_ra" not in text(FILE) and proc("net/ipv6/conf/up.7/accept_ra") == "2"
+            module(sysctls=WANTED)
+            assert "net.ipv6.conf.up/7.accept_ra = 2" in text(FILE)
             module(state="absent")
             assert (proc("net/ipv6/conf/up.7/accept_ra"), proc(FORWARD6)) == ("1", "0")
         finally:
