@@ -1,0 +1,380 @@
+# Copyright (c) 2026, the kindnet.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The life of a cluster, told in order: each test goes on where the one before it ended.
+
+What a host holds is read from the ledger as the plain YAML that it is, and compared with what the hosts' own tools show.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import time
+from typing import Any, Iterator
+
+import pytest
+import yaml
+from nodes import CHAIN, CONFLIST, PROTOCOL, ROOT, Node, RouteWatch, Run, assert_converged, lab, load_inventory, play, until
+
+FOLDER = ROOT / ".lab/membership"
+INVENTORY = FOLDER / "inventory.yml"
+LEDGER = FOLDER / "kindnet-ledger.yml"
+
+CONTROL, WORKER, WORKER2, WORKER3 = "k8s-guide-control-plane", "k8s-guide-worker", "k8s-guide-worker2", "k8s-guide-worker3"
+MOVED = "172.18.0.55"  # another address of worker3
+POD = "member"
+
+
+class Cluster:
+    """The inventory of an operator, and what the ledger beside it says."""
+
+    def __init__(self) -> None:
+        shutil.rmtree(FOLDER, ignore_errors=True)
+        FOLDER.mkdir(parents=True)
+        group = load_inventory()["kindnet_nodes"]
+        self.variables = group["vars"]
+        self.known = {name: {k: v for k, v in declared.items() if k.startswith("ansible_")} for name, declared in group["hosts"].items()}
+        self.hosts: dict[str, dict[str, Any]] = {}
+        self.handles = {name: Node(name, declared, ["10.244.0.0/16"]) for name, declared in group["hosts"].items()}
+
+    def write(self, *names: str, **more: dict[str, Any]) -> None:
+        """The hosts of the inventory, in this order."""
+        self.hosts = {name: {**self.known[name], **more.get(name.rpartition("-")[2], {})} for name in names}
+        INVENTORY.write_text(yaml.safe_dump({"kindnet_nodes": {"hosts": self.hosts, "vars": self.variables}}, sort_keys=False))
+
+    @property
+    def ledger(self) -> dict[str, Any]:
+        return yaml.safe_load(LEDGER.read_text())["kindnet_ledger"]["vars"]
+
+    @property
+    def nodes(self) -> dict[str, Node]:
+        """As they must be now, by inventory and ledger."""
+        found = {}
+        for name, declared in self.hosts.items():
+            node = self.handles[name]
+            interface = self.ledger.get("node_ips", {}).get(name, {})
+            node.node_ips = declared.get("kindnet_node_ips") or interface.get("eth0") or [declared["ansible_host"]]
+            node.pod_cidrs = self.ledger["pod_cidrs"][name]
+            found[name] = node
+        return found
+
+    def converge(self, *arguments: str) -> Run:
+        return play("kindnet.yml", *arguments, inventory=INVENTORY)
+
+    def remove(self, name: str, *arguments: str) -> Run:
+        return play("remove_node.yml", f"--extra-vars=node={name}", *arguments, inventory=INVENTORY)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Cluster:
+    return Cluster()
+
+
+@pytest.fixture(scope="module")
+def pods(cluster: Cluster) -> Iterator[Pods]:
+    pods = Pods(cluster)
+    yield pods
+    for name in list(cluster.handles):
+        pods.remove(name)
+
+
+class Pods:
+    """A pod on each node that is given one, by containerd."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.where: dict[str, tuple[str, str]] = {}  # the way in, and the address
+
+    def start(self, name: str) -> None:
+        lab("pods", "add", name, POD)
+        node = self.cluster.handles[name]
+        pid = node.sh(f"ctr task list | awk '$1 == \"{POD}\" {{ print $2 }}'").strip()
+        enter = f"nsenter --target {pid} --net "
+        (link,) = node.json(f"{enter}ip -json -4 address show dev eth0")
+        self.where[name] = enter, link["addr_info"][0]["local"]
+
+    def remove(self, name: str) -> None:
+        if self.where.pop(name, None):
+            lab("pods", "remove", name, POD)
+
+    def ping(self, source: str, target: str) -> str:
+        """One packet from pod to pod."""
+        enter, _address = self.where[source]
+        return self.cluster.handles[source].run(f"{enter}ping -c 1 -W 2 {self.where[target][1]}").stdout
+
+
+class Pings:
+    """Packets from pod to pod, ten a second, while something else happens."""
+
+    def __init__(self, pods: Pods, *pairs: tuple[str, str]) -> None:
+        self.pods, self.pairs, self.name = pods, pairs, f"ping-{time.monotonic_ns()}"
+
+    def __enter__(self) -> Pings:
+        for source, target in self.pairs:
+            enter, _address = self.pods.where[source]
+            ping = f"exec {enter}ping -n -O -i 0.1 {self.pods.where[target][1]} >/run/{self.name}-{target} 2>&1"
+            self.node(source).sh(f"systemd-run --quiet --collect --unit={self.name}-{target} sh -c {shlex.quote(ping)}")
+        for source, target in self.pairs:
+            until("a ping is answered", lambda s=source, t=target: "bytes from" in self.node(s).run(f"cat /run/{self.name}-{t}").stdout or None)
+        return self
+
+    def node(self, source: str) -> Node:
+        return self.pods.cluster.handles[source]
+
+    def lost(self) -> dict[str, str]:
+        """By pair, what was not answered. Ends the pings."""
+        found = {}
+        for source, target in self.pairs:
+            self.node(source).sh(f"systemctl kill --signal=INT {self.name}-{target}")
+            until("it ends", lambda s=source, t=target: self.node(s).run(f"systemctl is-active --quiet {self.name}-{t}").rc or None)
+            out = self.node(source).read(f"/run/{self.name}-{target}")
+            summary = re.search(r"(\d+) packets transmitted, (\d+) received", out)
+            assert summary, out
+            sent, received = map(int, summary.groups())
+            assert sent > 10, out
+            # The last one may still have been under way when it ended.
+            unanswered = [line for line in out.splitlines() if "no answer" in line or "nreachable" in line]
+            if unanswered or received < sent - 1:
+                found[f"{source} to {target}"] = f"{sent - received} of {sent}: {unanswered[:3]}"
+        return found
+
+    def __exit__(self, *unused: Any) -> None:
+        for source, target in self.pairs:
+            self.node(source).run(f"systemctl stop {self.name}-{target}; rm -f /run/{self.name}-{target}")
+
+
+RING = ((CONTROL, WORKER), (WORKER, WORKER2), (WORKER2, CONTROL))
+
+
+def test_check_mode_says_what_would_be_given_and_writes_nothing(cluster: Cluster) -> None:
+    # Of one host, the address is that of an interface.
+    cluster.write(CONTROL, WORKER, WORKER2, worker2={"kindnet_node_interface": "eth0"})
+    run = cluster.converge("--check", "--diff")
+    assert run.rc == 0, run.output
+    assert not LEDGER.exists()
+    (table,) = [c for c in run.changed if "node table" in c["task"]]
+    for number, name in enumerate(cluster.hosts):
+        assert f"pod CIDRs of {name} in the ledger: 10.244.{number}.0/24" in table["diff"][0]["after"]
+    for node in cluster.handles.values():
+        assert node.own_routes() == {}
+    made = cluster.converge()
+    assert made.rc == 0, made.output
+    assert run.pairs() == made.pairs()
+
+
+def test_pod_cidrs_are_those_of_the_guide(cluster: Cluster, pods: Pods) -> None:
+    assert cluster.ledger["pod_cidrs"] == {CONTROL: ["10.244.0.0/24"], WORKER: ["10.244.1.0/24"], WORKER2: ["10.244.2.0/24"]}
+    (ips,) = cluster.ledger["node_ips"][WORKER2].values()
+    assert ips[0] == "172.18.0.4"
+    for node in cluster.nodes.values():
+        assert_converged(node, cluster.nodes)
+    before = LEDGER.read_text()
+    again = cluster.converge()
+    assert (again.rc, again.changed) == (0, []) and LEDGER.read_text() == before
+    for name in cluster.hosts:
+        pods.start(name)
+    for source, target in RING:
+        assert "ttl=62 " in pods.ping(source, target)
+
+
+def test_a_node_joins(cluster: Cluster, pods: Pods) -> None:
+    # First in the inventory, and the others in another order: nobody moves.
+    cluster.write(WORKER3, WORKER2, CONTROL, WORKER, worker2={"kindnet_node_interface": "eth0"})
+    before = cluster.ledger["pod_cidrs"]
+    with Pings(pods, *RING) as pings:
+        run = cluster.converge()
+        assert run.rc == 0, run.output
+        assert pings.lost() == {}
+    assert cluster.ledger["pod_cidrs"] == {**before, WORKER3: ["10.244.3.0/24"]}
+    for node in cluster.nodes.values():
+        assert_converged(node, cluster.nodes)
+    pods.start(WORKER3)
+    for source, target in ((CONTROL, WORKER3), (WORKER3, WORKER)):
+        assert "ttl=62 " in pods.ping(source, target)
+
+
+def test_a_peer_has_a_new_address(cluster: Cluster, pods: Pods) -> None:
+    cluster.handles[WORKER3].sh(f"ip address add {MOVED}/16 dev eth0")
+    cluster.write(WORKER3, WORKER2, CONTROL, WORKER, worker2={"kindnet_node_interface": "eth0"}, worker3={"kindnet_node_ips": [MOVED]})
+    watched = cluster.handles[WORKER]
+    with Pings(pods, *RING, (CONTROL, WORKER3)) as pings, RouteWatch(watched) as watch:
+        run = cluster.converge()
+        assert run.rc == 0, run.output
+        seen = [line for line in watch.changes() if "10.244." in line]
+        # Not even those on the way that changes.
+        assert pings.lost() == {}
+    assert [line.split(" dev ")[0] for line in seen] == [f"10.244.3.0/24 via {MOVED}"], "one replace, and no moment without a route"
+    for node in cluster.nodes.values():
+        assert_converged(node, cluster.nodes)
+
+
+def test_a_pod_cidr_does_not_change_under_running_pods(cluster: Cluster, pods: Pods) -> None:
+    before = LEDGER.read_text()
+    moved = {"kindnet_node_ips": [MOVED], "kindnet_pod_cidrs": ["10.244.77.0/24"]}
+    cluster.write(WORKER3, WORKER2, CONTROL, WORKER, worker2={"kindnet_node_interface": "eth0"}, worker3=moved)
+    run = cluster.converge()
+    assert run.rc != 0 and run.changed == []
+    assert WORKER3 in run.output and "kindnet_renumbered_from" in run.output
+
+    moved["kindnet_renumbered_from"] = ["10.244.3.0/24"]
+    cluster.write(WORKER3, WORKER2, CONTROL, WORKER, worker2={"kindnet_node_interface": "eth0"}, worker3=moved)
+    run = cluster.converge()
+    assert run.rc != 0 and run.changed == []
+    assert pods.where[WORKER3][1] in " ".join(run.output.split())
+    assert LEDGER.read_text() == before
+    assert "ttl=62 " in pods.ping(CONTROL, WORKER3)
+
+
+def test_a_peer_has_a_new_pod_cidr(cluster: Cluster, pods: Pods) -> None:
+    pods.remove(WORKER3)
+    watched = cluster.handles[WORKER]
+    with Pings(pods, *RING) as pings, RouteWatch(watched) as watch:
+        run = cluster.converge()
+        assert run.rc == 0, run.output
+        seen = [line.split(" dev ")[0] for line in watch.changes() if "10.244." in line]
+        assert pings.lost() == {}
+    assert seen == [f"10.244.77.0/24 via {MOVED}", f"Deleted 10.244.3.0/24 via {MOVED}"], "the new route first"
+    assert cluster.ledger["pod_cidrs"][WORKER3] == ["10.244.77.0/24"]
+    assert cluster.ledger["freed_pod_cidrs"] == ["10.244.3.0/24"]
+    for node in cluster.nodes.values():
+        assert_converged(node, cluster.nodes)
+    pods.start(WORKER3)
+    assert "ttl=62 " in pods.ping(WORKER, WORKER3)
+
+
+def test_a_node_is_down_while_another_changes(cluster: Cluster, pods: Pods) -> None:
+    pods.remove(WORKER2)
+    lab("nodes", "stop", WORKER2)
+    cluster.handles[WORKER3].sh(f"ip address add {MOVED[:-1]}6/16 dev eth0")
+    declared = {**cluster.hosts[WORKER3], "kindnet_node_ips": [f"{MOVED[:-1]}6"]}
+    cluster.write(WORKER3, WORKER2, CONTROL, WORKER, worker2={"kindnet_node_interface": "eth0"}, worker3=declared)
+    with Pings(pods, (CONTROL, WORKER), (WORKER, WORKER3)) as pings:
+        run = cluster.converge()
+        assert run.unreachable == [WORKER2] and run.failed == [], run.output
+        assert pings.lost() == {}
+    # The one that is down stays a member, though its address would have to be asked for.
+    for name in (CONTROL, WORKER, WORKER3):
+        assert_converged(cluster.nodes[name], cluster.nodes)
+
+    lab("nodes", "start", WORKER2)
+    old = cluster.handles[WORKER2]
+    assert old.await_pass(0) == "0"
+    assert old.own_routes()["10.244.77.0/24"] == MOVED, "it knows no better yet"
+    assert cluster.converge().rc == 0
+    for node in cluster.nodes.values():
+        assert_converged(node, cluster.nodes)
+    pods.start(WORKER2)
+    assert "ttl=62 " in pods.ping(WORKER2, WORKER3)
+
+
+def test_a_lost_ledger_gives_nothing_anew(cluster: Cluster) -> None:
+    kept = FOLDER / "kept"
+    LEDGER.rename(kept)
+    for limit in ((), (f"--limit={WORKER2}",)):
+        run = cluster.converge(*limit)
+        assert run.rc != 0 and run.changed == []
+        assert "does not know what nodes already hold" in " ".join(run.output.split())
+        assert not LEDGER.exists()
+    kept.rename(LEDGER)
+    LEDGER.chmod(0o444)
+    again = cluster.converge()
+    assert (again.rc, again.changed) == (0, [])
+    LEDGER.chmod(0o644)
+
+
+def test_a_node_with_pods_is_not_removed(cluster: Cluster, pods: Pods) -> None:
+    before = LEDGER.read_text()
+    run = cluster.remove(WORKER3)
+    assert run.rc != 0 and run.changed == []
+    assert pods.where[WORKER3][1] in run.messages(WORKER3)
+    assert LEDGER.read_text() == before
+    for node in cluster.nodes.values():
+        assert_converged(node, cluster.nodes)
+
+
+def test_what_is_no_node_is_not_removed(cluster: Cluster) -> None:
+    before = LEDGER.read_text()
+    for name in ("k8s-guide-*", "kindnet_nodes", "nobody", "", "all"):
+        run = cluster.remove(name)
+        assert run.rc != 0 and run.changed == [], name
+    assert cluster.remove(WORKER3, f"--limit={WORKER3}").rc != 0
+    assert LEDGER.read_text() == before
+
+
+def test_a_node_leaves(cluster: Cluster, pods: Pods) -> None:
+    pods.remove(WORKER3)
+    block = cluster.ledger["pod_cidrs"][WORKER3]
+    predicted = cluster.remove(WORKER3, "--check")
+    assert predicted.rc == 0, predicted.output
+    with Pings(pods, *RING) as pings:
+        run = cluster.remove(WORKER3)
+        assert run.rc == 0, run.output
+        assert pings.lost() == {}
+    assert predicted.pairs() == run.pairs()
+    assert "Take it out of the inventory" in run.output
+    gone = cluster.handles[WORKER3]
+    assert_clean(gone)
+    assert WORKER3 not in cluster.ledger["pod_cidrs"]
+    assert cluster.ledger["freed_pod_cidrs"][-1:] == block
+
+    # Still in the inventory it is not silently made a node again, and nobody else is changed.
+    run = cluster.converge()
+    assert run.rc != 0 and run.changed == []
+    assert WORKER3 in run.output and "remove_node.yml" in run.output
+
+    cluster.write(WORKER2, CONTROL, WORKER, worker2={"kindnet_node_interface": "eth0"})
+    for node in cluster.nodes.values():
+        assert_converged(node, cluster.nodes)
+    run = cluster.converge()
+    assert run.rc == 0 and [c["task"] for c in run.changed] == ["kindnet.host.node_table : Make the node table"], run.changed
+    assert "removed_hosts" not in cluster.ledger
+    assert_clean(gone)
+
+
+def assert_clean(node: Node) -> None:
+    assert node.own_routes() == {}
+    assert CHAIN not in node.sh("iptables-save")
+    assert node.run(f"test -e {CONFLIST} -o -e /etc/kindnet").rc != 0
+    assert node.sh(f"ip route show table all proto {PROTOCOL}") == ""
+    assert node.sh("systemctl list-unit-files 'kindnet*' --no-legend") == ""
+
+
+def test_it_joins_again_with_a_block_that_nobody_ever_had(cluster: Cluster, pods: Pods) -> None:
+    cluster.write(WORKER2, CONTROL, WORKER, WORKER3, worker2={"kindnet_node_interface": "eth0"})
+    with Pings(pods, *RING) as pings:
+        run = cluster.converge()
+        assert run.rc == 0, run.output
+        assert pings.lost() == {}
+    assert cluster.ledger["pod_cidrs"][WORKER3] == ["10.244.4.0/24"]
+    for node in cluster.nodes.values():
+        assert_converged(node, cluster.nodes)
+
+
+def test_one_that_cannot_be_reached_is_removed(cluster: Cluster, pods: Pods) -> None:
+    lab("nodes", "stop", WORKER3)
+    try:
+        with Pings(pods, *RING) as pings:
+            run = cluster.remove(WORKER3)
+            assert run.rc == 0, run.output
+            assert pings.lost() == {}
+        assert "could not be reached" in run.output
+        assert cluster.ledger["freed_pod_cidrs"][-1:] == ["10.244.4.0/24"]
+        # The operator does as told, and nothing else is to be done.
+        cluster.write(WORKER2, CONTROL, WORKER, worker2={"kindnet_node_interface": "eth0"})
+        for node in cluster.nodes.values():
+            assert_converged(node, cluster.nodes)
+    finally:
+        lab("nodes", "start", WORKER3)
+
+
+def test_the_last_peer_but_one_is_removed_by_name(cluster: Cluster, pods: Pods) -> None:
+    """Each time it is one that an operator names, so the guard against losing many has nothing to say, down to the last peer."""
+    for name in (WORKER2, CONTROL):
+        pods.remove(name)
+        run = cluster.remove(name)
+        assert run.rc == 0, run.output
+        cluster.write(*[n for n in cluster.hosts if n != name])
+    assert cluster.handles[WORKER].own_routes() == {}
+    assert set(cluster.ledger["pod_cidrs"]) == {WORKER}
