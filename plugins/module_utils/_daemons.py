@@ -84,12 +84,13 @@ def reload_networkmanager() -> None:
 def firewalld_policy() -> FrozenSet[Tuple[str, str]]:
     """What the policy of ours that firewalld has in force accepts: ("source" or "destination", CIDR). Empty without it."""
     try:
-        settings = _firewalld("org.fedoraproject.FirewallD1.policy", "getPolicySettings", "s", POLICY)
-    except KindnetError as e:
-        # The one answer that is about the policy; also that of a firewalld too old to know any (before 0.9).
-        if "INVALID_POLICY" in e.problem or "UnknownMethod" in e.problem or "Unknown method" in e.problem:
+        if POLICY not in _firewalld("org.fedoraproject.FirewallD1.policy", "getPolicies"):
             return frozenset()
+    except KindnetError as e:
+        if re.search(r"unknown (method|interface)", e.problem, re.IGNORECASE):
+            return frozenset()  # a firewalld older than 0.9, which has no policies
         raise
+    settings = _firewalld("org.fedoraproject.FirewallD1.policy", "getPolicySettings", "s", POLICY)
     if settings.get("ingress_zones", {}).get("data") != ["ANY"] or settings.get("egress_zones", {}).get("data") != ["ANY"]:
         return frozenset()
     found = [re.match(r'rule .*\b(source|destination) address="([^"]+)" accept$', r) for r in settings.get("rich_rules", {}).get("data", ())]

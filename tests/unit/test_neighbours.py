@@ -362,17 +362,23 @@ RUNTIME = (
 
 @pytest.mark.parametrize("zone, expected", [("ANY", POLICY), ("public", frozenset())])
 def test_policy_in_force(monkeypatch, zone, expected):
-    monkeypatch.setattr(_daemons._systemd, "run", lambda *command: RUNTIME % zone)
+    answers = {"getPolicies": '{"type":"as","data":[["allow-host-ipv6","kindnet"]]}', "getPolicySettings": RUNTIME % zone}
+    monkeypatch.setattr(_daemons._systemd, "run", lambda *command: answers[command[6]])
     assert _daemons.firewalld_policy() == expected
 
 
-@pytest.mark.parametrize("said, known", [("Call failed: INVALID_POLICY: kindnet", True), ("Call failed: Access denied", False)])
-def test_no_policy_in_force(monkeypatch, said, known):
+def test_no_policy_in_force(monkeypatch):
+    monkeypatch.setattr(_daemons._systemd, "run", lambda *command: '{"type":"as","data":[["allow-host-ipv6"]]}')
+    assert _daemons.firewalld_policy() == frozenset()
+
+
+@pytest.mark.parametrize("said, old", [("Call failed: Unknown interface org.fedoraproject.FirewallD1.policy", True), ("Call failed: Access denied", False)])
+def test_a_firewalld_without_policies(monkeypatch, said, old):
     def failing(*command):
         raise KindnetError("busctl", "exit code 1", "failed; it said: " + said, "Run it by hand on the host.")
 
     monkeypatch.setattr(_daemons._systemd, "run", failing)
-    if known:
+    if old:
         assert _daemons.firewalld_policy() == frozenset()
     else:
         with pytest.raises(KindnetError, match="Access denied"):
