@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a host was before the first converge: /var/lib/kindnet/before.json. A prior value is recorded once and never overwritten.
 
-It is apart from the desired state, so that undoing does not depend on what became of that file.
+It is apart from the desired state, so that undoing does not depend on what became of that file. Prior values are written before the
+desired state is recorded: from then on passes change things, and never look back.
 """
 
 from __future__ import annotations
@@ -12,18 +13,39 @@ __metaclass__ = type
 
 import json
 import os
+from collections import namedtuple
 
 from . import _files
 from ._errors import KindnetError
+from ._plan import Change, Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Iterable
+    from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
     Entry = Dict[str, Any]  # {"before": the prior value, "ours": what we set}
+    Image = Optional[Dict[str, Any]]  # as _files.image_of makes it
+
+    class Op(NamedTuple):
+        """What a change to the record of prior values asks for, in any concern's plan."""
+
+        kind: str
+        group: str  # of "put back": the path
+        things: Any  # entries to remember, names to forget, or the image to put back
+
+    class Priors(NamedTuple):
+        """Files that a plan replaces or removes."""
+
+        known: Dict[str, Image]  # what is recorded to have been there, by path
+        now: Dict[str, Image]
+else:
+    Op = namedtuple("Op", "kind group things")
+    Priors = namedtuple("Priors", "known now")
 
 SCHEMA = 1
 FILE = "/var/lib/kindnet/before.json"
+FILES = "files"  # the group of files in our places; other groups are named as their concern
+REMEMBER, FORGET, PUT_BACK = "remember", "forget", "put back"
 
 
 def load(concern: str) -> Dict[str, Entry]:
@@ -64,11 +86,91 @@ def forget(concern: str, things: Iterable[str]) -> None:
     _store(everything)
 
 
+def apply(op: Op) -> None:
+    """Make one change. What is to be remembered has been by :func:`remember_all`."""
+    if op.kind == PUT_BACK:
+        _files.put_back(op.group, op.things)
+    elif op.kind == FORGET:
+        forget(op.group, op.things)
+
+
+def remember_all(plan: Plan) -> None:
+    """Before anything else of a plan is done."""
+    for change in plan.changes:
+        if isinstance(change.op, Op) and change.op.kind == REMEMBER:
+            remember(change.op.group, change.op.things)
+
+
+def unrecorded(paths: Iterable[str]) -> Priors:
+    """What is at those of ``paths`` of which nobody has recorded what was there before us."""
+    known = load(FILES)
+    return Priors({}, {p: _files.image_of(p) for p in paths if p not in known})
+
+
+def recorded(paths: Iterable[str]) -> Priors:
+    """What was at ``paths`` before us, as far as it is recorded, and what is there now."""
+    known = load(FILES)
+    before = {p: known[p]["before"] for p in paths if p in known}
+    return Priors(before, {p: _files.image_of(p) for p in before})
+
+
+def remembering(priors: Optional[Priors]) -> Tuple[Change, ...]:
+    """The changes that record what is in our places. Pure."""
+    return tuple(
+        Change(
+            _subject(path),
+            "add",
+            "",
+            "recorded: " + _in_words(image),
+            "teardown brings it back",
+            Op(REMEMBER, FILES, {path: {"before": image, "ours": ""}}),
+        )
+        for path, image in sorted(priors.now.items() if priors else ())
+    )
+
+
+def putting_back(plan: Plan, priors: Optional[Priors]) -> Plan:
+    """``plan``, which removes what is ours, so that what was there before comes back in its place. Pure.
+
+    What the plan leaves alone is not ours any more, and stays.
+    """
+    known = priors.known if priors else {}
+    changes: List[Change] = []
+    for change in plan.changes:
+        path = change.op[1] if change.action == "remove" and change.op[0] == "remove" else ""
+        image = known.get(path)
+        if image is None:
+            changes.append(change)
+        elif priors and image != priors.now.get(path):
+            after = image.get("text", "").rstrip() or _in_words(image)
+            changes.append(change._replace(action="replace", after=after, reason="as it was before", op=Op(PUT_BACK, path, image)))
+    for path in sorted(known):
+        changes.append(Change(_subject(path), "remove", "recorded: " + _in_words(known[path]), "", "it is of no more use", Op(FORGET, FILES, [path])))
+    return plan._replace(changes=tuple(changes))
+
+
+def _subject(path: str) -> str:
+    return "what was at %s" % path
+
+
+def _in_words(image: Image) -> str:
+    if image is None:
+        return "nothing"
+    if "link" in image:
+        return "a link to %s" % ascii(image["link"])[1:-1]
+    if "mode" not in image:
+        return str(image["other"])
+    size = len(image["text"].encode()) if "text" in image else len(image["hex"]) // 2
+    return "a file of %d bytes, owner %d:%d, mode %s" % ((size,) + tuple(image["owner"]) + (image["mode"],))
+
+
 def _load_all() -> Dict[str, Dict[str, Entry]]:
     try:
         _files.refuse_writable_by_others(FILE)
     except FileNotFoundError:
         return {}
+    except OSError as e:
+        raise KindnetError(FILE, e.strerror, "cannot be looked at", "Run as root, and see what its folder is.")
     content = _files.read_bytes(FILE)
     try:
         data = json.loads(content or b"")

@@ -20,7 +20,7 @@ __metaclass__ = type
 import json
 import os
 
-from . import _files
+from . import _before, _files
 from ._conflist_data import fill_mtu, mtu_of, parse_conflist, parse_name, plugin_types, read_text, same, stores_of, wants_mtu
 from ._errors import KindnetError
 from ._plan import Problem
@@ -90,7 +90,13 @@ def read(section: Section, recorded: Optional[Section]) -> Actual:
     for folder in section["made_folders"]:
         if folder not in folders:
             folders[folder] = _files.names_in(folder)
-    return Actual(files, folders)
+    priors = None
+    if section.get("state") == "absent":
+        priors = _before.recorded(paths)
+    elif recorded is not None and section["path"] not in _paths_of(recorded):
+        # kindnetd's own file, for one, which a takeover adopts
+        priors = _before.unrecorded([section["path"]])
+    return Actual(files, folders, priors)
 
 
 def apply(section: Section, plan: Plan) -> Tuple[Problem, ...]:
@@ -107,6 +113,8 @@ def apply(section: Section, plan: Plan) -> Tuple[Problem, ...]:
                 _files.make_folder(place)
             elif what == REMOVE_FOLDER:
                 _files.remove_folder(place)
+            elif isinstance(change.op, _before.Op) and not failures:
+                _before.apply(change.op)
         except KindnetError as e:
             failures.append(Problem(change.subject, str(e)))
     return tuple(failures)
@@ -129,12 +137,22 @@ def mtu_today(section: Section) -> str:
 
 
 def _resolve_absent(path: str, name: str, recorded: Optional[Section]) -> Section:
-    files: List[List[Any]] = []
-    if recorded:
-        files = [[recorded["path"], recorded["conflist"]["name"], True]] + [[p, n, True] for p, n in recorded["former_paths"]]
-    if path not in (f[0] for f in files):
+    ours = _paths_of(recorded or {})
+    for place in sorted(_before.load(_before.FILES)):
+        # Whatever became of desired.json: what was looked at before it was replaced is ours since.
+        if place.endswith(".conflist"):
+            ours.setdefault(place, name)
+    files: List[List[Any]] = [[place, ours[place], True] for place in ours]
+    if path not in ours:
         files.append([path, name, False])
     return {"state": "absent", "files": files, "made_folders": (recorded or {}).get("made_folders", [])}
+
+
+def _paths_of(recorded: Section) -> Dict[str, str]:
+    """Where the recorded configuration is and was, and the name of its network there."""
+    if not recorded:
+        return {}
+    return dict([(recorded["path"], recorded["conflist"]["name"])] + [(p, n) for p, n in recorded["former_paths"]])
 
 
 def _parse_path(path: Any) -> str:

@@ -9,7 +9,7 @@ __metaclass__ = type
 
 from collections import namedtuple
 
-from . import _desired
+from . import _before, _desired
 from ._plan import Change, Plan
 
 TYPE_CHECKING = False
@@ -88,6 +88,7 @@ def converge(
         return outcome
     with _desired.lock(lock_timeout):
         outcome, desired = _prepare(concern, params, cluster_name, persist)
+        _before.remember_all(outcome.plan)
         if outcome.record:
             sections = dict(desired.sections)
             sections.pop(concern.SECTION, None)

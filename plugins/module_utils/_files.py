@@ -15,7 +15,7 @@ from ._errors import KindnetError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
+    from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
     class Found(NamedTuple):
         """What is at a path."""
@@ -70,6 +70,35 @@ def look(path: str) -> Optional[Found]:
         with open(path, "rb") as f:
             content = f.read(LARGEST)
     return Found(kind, content, stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid)
+
+
+def image_of(path: str) -> Optional[Dict[str, Any]]:
+    """What is at ``path``, as data from which :func:`put_back` makes it again; None if nothing is."""
+    found = look(path)
+    if found is None:
+        return None
+    if os.path.islink(path):
+        return {"link": os.readlink(path)}
+    if found.kind != "file":
+        return {"other": found.kind}
+    if len(found.content) == LARGEST:
+        raise KindnetError(path, "%d bytes or more" % LARGEST, "is in our place, and too large to be kept until teardown", "Move it away.")
+    image: Dict[str, Any] = {"mode": "%04o" % found.mode, "owner": [found.uid, found.gid]}
+    try:
+        image["text"] = found.content.decode()
+    except UnicodeDecodeError:
+        image["hex"] = found.content.hex()
+    return image
+
+
+def put_back(path: str, image: Dict[str, Any]) -> None:
+    """Make what an image was taken of, in place of the file or link that is there."""
+    if "link" in image:
+        link_atomic(path, image["link"])
+    elif "mode" in image:
+        content = image["text"].encode() if "text" in image else bytes.fromhex(image["hex"])
+        uid, gid = image["owner"]
+        write_atomic(path, content, int(image["mode"], 8), uid, gid)
 
 
 def names_in(folder: str) -> Optional[Tuple[str, ...]]:
@@ -138,7 +167,7 @@ def link_atomic(path: str, target: str) -> None:
         raise KindnetError(path, e.strerror, "the link cannot be made", "Run as root on a writable file system.")
 
 
-def write_atomic(path: str, content: bytes, mode: int = 0o644) -> None:
+def write_atomic(path: str, content: bytes, mode: int = 0o644, uid: int = -1, gid: int = -1) -> None:
     """Replace ``path`` by ``content`` so that a reader sees the old file or the new one, also after a power cut.
 
     Missing folders are made 0755. Errors: :class:`KindnetError` naming the path; the old file is then untouched.
@@ -152,6 +181,8 @@ def write_atomic(path: str, content: bytes, mode: int = 0o644) -> None:
             view = memoryview(content)
             while view:
                 view = view[os.write(fd, view):]
+            if (uid, gid) != (-1, -1):  # the service of a pass may not call it at all
+                os.fchown(fd, uid, gid)
             os.fchmod(fd, mode)
             os.fsync(fd)
         finally:

@@ -14,7 +14,7 @@ __metaclass__ = type
 import os
 from collections import namedtuple
 
-from . import _code_folder, _files, _systemd
+from . import _before, _code_folder, _files, _systemd
 from ._code_folder import LIBRARY
 from ._errors import KindnetError
 from ._plan import Change, Plan
@@ -37,12 +37,15 @@ if TYPE_CHECKING:
         timer: str  # "active", "inactive", ...
         enabled: bool
         reload_needed: bool
+        # When that matters: files of others in our places, and folders that were not there
+        priors: Optional[_before.Priors] = None
+        missing_folders: Tuple[str, ...] = ()
 
     class Op(NamedTuple):
         kind: str
         path: str = ""
 else:
-    Actual = namedtuple("Actual", "files code drop_ins timer enabled reload_needed")
+    Actual = namedtuple("Actual", "files code drop_ins timer enabled reload_needed priors missing_folders", defaults=(None, ()))
     Op = namedtuple("Op", "kind path", defaults=("",))
 
 UNIT_FOLDER = "/etc/systemd/system"
@@ -51,6 +54,8 @@ SERVICE = "kindnet-reconcile.service"
 PATHS_SERVICE = "kindnet-writable-paths.service"
 ENABLED_LINK = "%s/timers.target.wants/%s" % (UNIT_FOLDER, TIMER)
 CURRENT = LIBRARY + "/current"
+FOLDERS = "folders"  # the group of those that we made, in the record of what was before
+MARK = b"Managed by kindnet.host"  # in each file of FILES
 UNITS = (PATHS_SERVICE, SERVICE, TIMER)
 TMPFILES = "/etc/tmpfiles.d/kindnet.conf"
 
@@ -118,14 +123,26 @@ class Installation:
                 found = _files.look(os.path.join(folder, name))
                 drop_ins[os.path.join(folder, name)] = text_of(found) if found else ""
         timer = _systemd.show(TIMER, "ActiveState", "SubState")
+        files = {path: _files.look(path) for path, _mode in FILES.values()}
+        code = _code_folder.read(self.digest)
+        priors = None
+        missing: Tuple[str, ...] = ()
+        if section.get("state") == "absent":
+            priors = _before.recorded(files)
+        elif not (code.current or code.installed):
+            # Nothing is ours yet: the code comes before the files.
+            priors = _before.unrecorded(path for path, found in files.items() if found)
+            missing = tuple(sorted({folder for path in files for folder in _files.missing_folders(os.path.dirname(path))} - set(_before.load(FOLDERS))))
         return Actual(
-            {path: _files.look(path) for path, _mode in FILES.values()},
-            _code_folder.read(self.digest),
+            files,
+            code,
             drop_ins,
             # A timer that has nothing to wait for any more is called active all the same.
             "elapsed" if timer.get("SubState") == "elapsed" else timer.get("ActiveState", ""),
             os.path.islink(ENABLED_LINK) and os.path.basename(os.readlink(ENABLED_LINK)) == TIMER,
             any(_systemd.show(unit, "NeedDaemonReload").get("NeedDaemonReload") == "yes" for unit in UNITS),
+            priors,
+            missing,
         )
 
     def plan(self, section: Section, actual: Actual) -> Plan:
@@ -143,13 +160,17 @@ class Installation:
                 if unread and op.kind in (ENABLE, START):
                     _systemd.systemctl("daemon-reload")
                     unread = False
+                if isinstance(op, _before.Op):
+                    _before.apply(op)
+                    unread = unread or is_of_unit(op.group)
+                    continue
                 self._apply(section, op)
                 unread = unread or op.kind == RELOAD or is_of_unit(op.path)
             if unread:
                 _systemd.systemctl("daemon-reload")
             if section.get("state") == "absent":
                 remove_traces()
-            elif START not in (op.kind for op in ops) and any(TIMER in op.path for op in ops):
+            elif START not in (op.kind for op in ops) and any(TIMER in op.path for op in ops if isinstance(op, Op)):
                 _systemd.systemctl("restart", TIMER)  # so that a new interval counts from now
         except OSError as e:
             raise KindnetError(e.filename or LIBRARY, e.strerror, "cannot be changed", "Run as root on a writable file system.")
@@ -203,7 +224,10 @@ def validate(params: Dict[str, Any]) -> None:
 
 def plan_installation(section: Section, sources: Dict[str, bytes], actual: Actual) -> Plan:
     """Pure. The code first, then the command, the units, the timer: killed in between, nothing starts what is not there."""
-    changes: List[Change] = []
+    changes: List[Change] = list(_before.remembering(actual.priors))
+    for missing in actual.missing_folders:
+        op = _before.Op(_before.REMEMBER, FOLDERS, {missing: {"before": None, "ours": ""}})
+        changes.append(Change("folder " + missing, "add", "", "mode 0755", "files of ours are in it", op))
     code, folder = actual.code, os.path.join(LIBRARY, section["digest"])
     for path in code.leftovers:
         changes.append(Change(path, "remove", "incomplete", "", "an earlier run was cut off", Op(REMOVE_CODE, path)))
@@ -227,7 +251,7 @@ def plan_installation(section: Section, sources: Dict[str, bytes], actual: Actua
     for path, text in sorted(actual.drop_ins.items()):
         reason = "it changes a unit of ours; options of the module do that"
         changes.append(Change(path, "remove", text or "empty", "", reason, Op(REMOVE, path)))
-    if actual.reload_needed and not any(is_of_unit(c.op.path) for c in changes):
+    if actual.reload_needed and not any(is_of_unit(c.op.path) for c in changes if isinstance(c.op, Op)):
         changes.append(Change("systemd", "replace", "older units than on disk", "units as on disk", "it was not reloaded", Op(RELOAD)))
     if not actual.enabled:
         changes.append(Change(TIMER + " at boot", "replace", "disabled", "enabled", "passes go on after a reboot", Op(ENABLE)))
@@ -257,8 +281,10 @@ def plan_removal(actual: Actual) -> Plan:
         changes.append(Change(TIMER, "replace", actual.timer, "inactive", reason, Op(STOP)))
     if actual.enabled:
         changes.append(Change(TIMER + " at boot", "replace", "enabled", "disabled", reason, Op(DISABLE)))
+    installed = actual.code.current or actual.code.installed
     for path, found in reversed(tuple(actual.files.items())):
-        if found is not None:
+        # Without our code only what says that it is ours: the file of somebody else may be back in its place.
+        if found is not None and (installed or MARK in found.content):
             changes.append(Change(path, "remove", text_of(found), "", reason, Op(REMOVE, path)))
     for path, text in sorted(actual.drop_ins.items()):
         changes.append(Change(path, "remove", text or "empty", "", reason, Op(REMOVE, path)))
@@ -266,7 +292,7 @@ def plan_removal(actual: Actual) -> Plan:
         changes.append(Change(CURRENT, "remove", actual.code.current, "", reason, Op(REMOVE, CURRENT)))
     for path in actual.code.leftovers + actual.code.installed:
         changes.append(Change(path, "remove", "installed", "", reason, Op(REMOVE_CODE, path)))
-    return Plan(tuple(changes))
+    return _before.putting_back(Plan(tuple(changes)), actual.priors)
 
 
 def is_of_unit(path: str) -> bool:
@@ -294,5 +320,8 @@ def remove_traces() -> None:
         _systemd.systemctl("reset-failed", SERVICE)
     for name in _files.names_in("/run/kindnet") or ():
         _files.remove(os.path.join("/run/kindnet", name))
-    for folder in ("/run/kindnet", "/etc/kindnet", LIBRARY, "/etc/iproute2/rt_protos.d"):
+    made = sorted(_before.load(FOLDERS), reverse=True)  # the innermost first
+    for folder in ["/run/kindnet", "/etc/kindnet", LIBRARY] + made:
         remove_if_empty(folder)
+    if made:
+        _before.forget(FOLDERS, made)

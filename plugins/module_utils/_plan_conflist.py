@@ -10,6 +10,7 @@ __metaclass__ = type
 import os
 from collections import namedtuple
 
+from ._before import putting_back, remembering
 from ._conflist_data import pretty, read_text, same
 from ._files import left_empty, temporary_name
 from ._plan import Change, Plan, Problem
@@ -18,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
+    from ._before import Priors
     from ._files import Found
 
     class Actual(NamedTuple):
@@ -25,8 +27,9 @@ if TYPE_CHECKING:
 
         files: Dict[str, Found]  # the file, its temporary name, and files of ours under names of before; only what exists
         folders: Dict[str, Optional[Tuple[str, ...]]]  # names in each folder that matters; None where it does not exist
+        priors: Optional[Priors] = None  # what was in our places, when that matters
 else:
-    Actual = namedtuple("Actual", "files folders")
+    Actual = namedtuple("Actual", "files folders priors", defaults=(None,))
 
 MODE = 0o644
 # What libcni takes for a configuration, and so what containerd reads from the folder. The first by name wins.
@@ -41,7 +44,7 @@ def plan_conflist(section: Dict[str, Any], actual: Actual) -> Plan:
         return _plan_absent(section, actual)
     path: str = section["path"]
     folder, name = os.path.split(path)
-    changes: List[Change] = []
+    changes: List[Change] = list(remembering(actual.priors))
     for missing in section["made_folders"]:
         if missing in actual.folders and actual.folders[missing] is None:
             changes.append(Change("folder " + missing, "add", "", "mode 0755", "container runtimes look there", (MAKE_FOLDER, missing)))
@@ -53,7 +56,7 @@ def plan_conflist(section: Dict[str, Any], actual: Actual) -> Plan:
     else:
         changes.extend(_file(path, section["conflist"], found))
     for former, former_name in section["former_paths"]:
-        if _is_ours(actual.files.get(former), former_name, True):
+        if _is_ours(actual.files.get(former), former_name):
             changes.append(_removal(former, actual.files[former], "the configuration is at %s now" % path))
     return Plan(tuple(changes), problems, _rivals(folder, name, actual))
 
@@ -67,16 +70,20 @@ def is_others(found: Optional[Found], name: str) -> bool:
 def _plan_absent(section: Dict[str, Any], actual: Actual) -> Plan:
     changes: List[Change] = []
     notes: List[str] = []
-    for path, name, recorded in section["files"]:
+    for path, name, ours in section["files"]:
         found = actual.files.get(path)
-        if _is_ours(found, name, recorded):
+        if found and not ours:
+            # kindnetd writes the same where it runs.
+            notes.append("%s is there, and nobody recorded it as ours; it stays." % path)
+            continue
+        if _is_ours(found, name):
             changes.append(_removal(path, found, "it is ours"))
         elif found:
             notes.append("%s is not the configuration of network %r; it stays." % (path, name))
         changes.extend(_leftover(temporary_name(path), actual))
     for folder in left_empty(section["made_folders"], actual.folders, [c.op[1] for c in changes]):
         changes.append(Change("folder " + folder, "remove", "empty", "", "we made it, and nothing else is in it", (REMOVE_FOLDER, folder)))
-    return Plan(tuple(changes), (), tuple(notes))
+    return putting_back(Plan(tuple(changes), (), tuple(notes)), actual.priors)
 
 
 def _file(path: str, conflist: Dict[str, Any], found: Optional[Found]) -> Tuple[Change, ...]:
@@ -114,12 +121,12 @@ def _removal(path: str, found: Any, reason: str) -> Change:
     return Change("file " + path, "remove", _shown(found), "", reason, (REMOVE, path))
 
 
-def _is_ours(found: Optional[Found], name: str, recorded: bool) -> bool:
-    """True if the configuration of network ``name`` may be removed. What we recorded is also ours when it is damaged."""
+def _is_ours(found: Optional[Found], name: str) -> bool:
+    """True if what is in a place of ours may be removed: the configuration of network ``name``, or what damage made of it."""
     if not found or found.kind == "folder":
         return False
     data = read_text(found.content)
-    return recorded if data is None else data.get("name") == name
+    return data is None or data.get("name") == name
 
 
 def _rivals(folder: str, name: str, actual: Actual) -> Tuple[str, ...]:

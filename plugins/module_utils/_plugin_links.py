@@ -18,7 +18,7 @@ __metaclass__ = type
 import os
 from collections import namedtuple
 
-from . import _files
+from . import _before, _files
 from ._errors import KindnetError
 from ._plan import Change, Plan, Problem
 
@@ -34,8 +34,9 @@ if TYPE_CHECKING:
         places: Dict[str, Tuple[str, bool]]  # what is at a path, if anything: a link's target or "", and whether it leads to something
         leftovers: Tuple[str, ...]  # temporary links of a run that was killed
         folders: Dict[str, Optional[Tuple[str, ...]]]  # names in each folder that matters; None where it does not exist
+        priors: Optional[_before.Priors] = None  # links of others in our places, when that matters
 else:
-    Actual = namedtuple("Actual", "places leftovers folders")
+    Actual = namedtuple("Actual", "places leftovers folders priors", defaults=(None,))
 
 SECTION = "cni_plugins"
 
@@ -89,7 +90,14 @@ def read(section: Section, recorded: Optional[Section]) -> Actual:
     for folder in section["made_folders"]:
         if folder not in folders:
             folders[folder] = _files.names_in(folder)
-    return Actual(places, tuple(leftovers), folders)
+    priors = None
+    if section.get("state") == "absent":
+        priors = _before.recorded(section["former"])
+    elif recorded is not None:
+        known = dict(recorded.get("links", {}), **recorded.get("former", {}))
+        # Links of others that lead nowhere.
+        priors = _before.unrecorded(path for path, (target, leads) in places.items() if target and not leads and path not in known)
+    return Actual(places, tuple(leftovers), folders, priors)
 
 
 def plan(section: Section, actual: Actual) -> Plan:
@@ -98,6 +106,7 @@ def plan(section: Section, actual: Actual) -> Plan:
     problems: List[Problem] = []
     notes: List[str] = []
     links: Dict[str, str] = section.get("links", {})
+    changes += _before.remembering(actual.priors)
     if links:
         for folder in section["made_folders"]:
             if folder in actual.folders and actual.folders[folder] is None:
@@ -123,7 +132,8 @@ def plan(section: Section, actual: Actual) -> Plan:
     if not links:
         for folder in _files.left_empty(section["made_folders"], actual.folders, [c.op[1] for c in changes]):
             changes.append(Change("folder " + folder, "remove", "empty", "", "we made it, and nothing else is in it", (REMOVE_FOLDER, folder)))
-    return Plan(tuple(changes), tuple(problems), tuple(notes))
+    done = Plan(tuple(changes), tuple(problems), tuple(notes))
+    return _before.putting_back(done, actual.priors) if section.get("state") == "absent" else done
 
 
 def apply(section: Section, plan: Plan) -> Tuple[Problem, ...]:
@@ -140,6 +150,8 @@ def apply(section: Section, plan: Plan) -> Tuple[Problem, ...]:
                 _files.make_folder(place)
             elif what == REMOVE_FOLDER:
                 _files.remove_folder(place)
+            elif isinstance(change.op, _before.Op) and not failures:
+                _before.apply(change.op)
         except KindnetError as e:
             failures.append(Problem(change.subject, str(e)))
     return tuple(failures)

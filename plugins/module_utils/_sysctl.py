@@ -31,8 +31,9 @@ if TYPE_CHECKING:
         values: Dict[str, Optional[str]]  # by key; None: the kernel does not know it
         file: Optional[str]
         before: Optional[Dict[str, _before.Entry]]  # prior values; None in a pass, which leaves them alone
+        priors: Optional[_before.Priors] = None  # what was at FILE, when that matters
 else:
-    Actual = namedtuple("Actual", "values file before")
+    Actual = namedtuple("Actual", "values file before priors", defaults=(None,))
 
 __all__ = ["SECTION", "apply", "plan", "read", "resolve"]
 
@@ -46,7 +47,7 @@ FORWARDING_6 = "net/ipv6/conf/all/forwarding"
 IPV6_ROUTES = "/proc/net/ipv6_route"
 RTF_ADDRCONF = 0x00040000  # linux/ipv6_route.h: from a router advertisement
 
-SET, WRITE, REMOVE, REMEMBER, FORGET = "set", "write", "remove", "remember", "forget"
+SET, WRITE, REMOVE = "set", "write", "remove"
 
 
 def resolve(params: Dict[str, Any], recorded: Optional[Section]) -> Section:
@@ -72,7 +73,12 @@ def read(section: Section, recorded: Optional[Section]) -> Actual:
     before = None if recorded is None else _before.load(SECTION)
     keys = [key for key, _value in section.get("sysctls", ())] or list(before or ())
     content = _files.read_bytes(FILE)
-    return Actual({key: live(key) for key in keys}, None if content is None else content.decode("utf-8", "replace"), before)
+    priors = None
+    if section.get("state") == "absent":
+        priors = _before.recorded([FILE])
+    elif recorded == {} and content is not None and not content.startswith(HEAD.encode()):
+        priors = _before.unrecorded([FILE])
+    return Actual({key: live(key) for key in keys}, None if content is None else content.decode("utf-8", "replace"), before, priors)
 
 
 def plan(section: Section, actual: Actual) -> Plan:
@@ -83,6 +89,7 @@ def plan(section: Section, actual: Actual) -> Plan:
     problems: List[Problem] = []
     notes: List[str] = []
     wanted = dict(section["sysctls"])
+    changes += _before.remembering(actual.priors)
     if actual.before is not None:
         entries = _before.merged(actual.before, actual.values, wanted)
         if entries != actual.before:
@@ -111,21 +118,17 @@ def apply(section: Section, plan: Plan) -> Tuple[Problem, ...]:
     for change in plan.changes:
         what, argument = change.op[:2]
         try:
-            if what == REMEMBER:
-                # Nothing is changed whose prior value could not be kept.
-                _before.remember(SECTION, argument)
+            if isinstance(change.op, _before.Op):
+                if not failures:
+                    _before.apply(change.op)
             elif what == WRITE:
                 _files.write_atomic(FILE, argument.encode())
             elif what == SET:
                 set_live(argument, change.op[2])
             elif what == REMOVE:
                 _files.remove(argument)
-            elif what == FORGET and not failures:
-                _before.forget(SECTION, argument)
         except KindnetError as e:
             failures.append(Problem(change.subject, str(e)))
-            if what == REMEMBER:
-                break
     return tuple(failures)
 
 
@@ -196,11 +199,14 @@ def _plan_absent(actual: Actual) -> Plan:
             changes.append(Change("sysctl " + dotted(key), "replace", now, prior, "as it was before", (SET, key, prior)))
         elif now is not None and now not in (ours, prior):
             notes.append("%s: is %s and not ours (%s), left as it is" % (dotted(key), now, ours))
-    if actual.file is not None:
+    if actual.file is not None and actual.file.startswith(HEAD):
         changes.append(Change(FILE, "remove", actual.file, "", "no setting of ours is left", (REMOVE, FILE)))
+    elif actual.file is not None:
+        notes.append("%s: is not as we wrote it, left as it is" % FILE)
     if before:
-        changes.append(Change(_before.FILE, "remove", _entries_text(before), "", "prior values are back", (FORGET, sorted(before))))
-    return Plan(tuple(changes), (), tuple(notes))
+        op = _before.Op(_before.FORGET, SECTION, sorted(before))
+        changes.append(Change(_before.FILE, "remove", _entries_text(before), "", "prior values are back", op))
+    return _before.putting_back(Plan(tuple(changes), (), tuple(notes)), actual.priors)
 
 
 def _remember(recorded: Dict[str, _before.Entry], entries: Dict[str, _before.Entry]) -> Change:
@@ -210,7 +216,7 @@ def _remember(recorded: Dict[str, _before.Entry], entries: Dict[str, _before.Ent
         _entries_text(recorded),
         _entries_text(entries),
         "teardown brings prior values back",
-        (REMEMBER, entries),
+        _before.Op(_before.REMEMBER, SECTION, entries),
     )
 
 

@@ -18,6 +18,8 @@ MODULE = "kindnet.host.cni_conflist"
 PATH = "/etc/cni/net.d/10-kindnet.conflist"
 TEMPORARY = "/etc/cni/net.d/.10-kindnet.conflist.kindnet-tmp"
 DESIRED = "/etc/kindnet/desired.json"
+BEFORE = "/var/lib/kindnet/before.json"
+WAS = "what was at " + PATH
 OURS = ("/etc/cni", "/etc/kindnet", "/opt/cni")
 
 # What a pass of the timer does for this concern.
@@ -115,7 +117,7 @@ def test_diff_shows_both_sides_as_json(host):
     _check, real = host.quartet(MODULE, dict(given(), persist=False))
     subject = "file %s: " % PATH
     assert json.loads(real["diff"]["before"][len(subject) :]) == kindnetd(mtu=1400)
-    assert json.loads(real["diff"]["after"][len(subject) :]) == kindnetd()
+    assert json.loads(real["diff"]["after"].partition(subject)[2]) == kindnetd()
 
 
 def test_a_hardened_umask_does_not_close_the_folders(host):
@@ -320,8 +322,12 @@ def test_kindnetds_own_file_is_adopted(host):
     host.write(PATH, json.dumps(kindnetd()))
     inode = host.sh("stat -c '%i %Y' " + PATH)
     _check, real = host.quartet(MODULE, given())
-    assert [c["subject"] for c in real["changes"]] == [DESIRED]
+    assert [c["subject"] for c in real["changes"]] == [WAS, DESIRED]
     assert host.sh("stat -c '%i %Y' " + PATH) == inode
+    # and is still there when we are not
+    host.quartet(MODULE, {"state": "absent"})
+    assert host.sh("stat -c '%i %Y' " + PATH) == inode
+    assert not host.module(MODULE, {"state": "absent"})["changed"] and host.exists(PATH)
 
 
 def test_somebody_elses_file_is_refused(host):
@@ -355,8 +361,59 @@ def test_absent_leaves_what_others_put_there(host):
     converge(host)
     host.write(PATH, json.dumps(kindnetd(name="calico")))
     result = host.module(MODULE, {"state": "absent"})
-    assert [c["subject"] for c in result["changes"]] == [DESIRED]
+    assert [c["subject"] for c in result["changes"]] == [WAS, DESIRED]
+    assert host.json(PATH)["name"] == "calico" and PATH in result["notes"][0]
+    assert not host.exists(BEFORE)
+
+
+PRIORS = {
+    "kindnetd's, open to nobody": "umask 077; printf %s '{FILE}' >" + PATH + "; chown 1:2 " + PATH,
+    "damaged": "printf '{' >" + PATH,
+    "not text": r"printf '\377\000' >" + PATH,
+    "a link": "printf %s '{FILE}' >/etc/cni/kept; ln -s ../kept " + PATH,
+    "a link that leads nowhere": "ln -s /srv/nowhere " + PATH,
+}
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+def test_what_was_there_before_comes_back(host, prior):
+    state = "cd /etc/cni; find . -printf '%p %y %m %U:%G %l\\n' | sort; find . -type f -exec md5sum {} + | sort"
+    host.sh("mkdir -p /etc/cni/net.d; " + PRIORS[prior].replace("{FILE}", json.dumps(kindnetd(mtu=1234))))
+    before = host.sh(state)
+    host.quartet(MODULE, given())
+    assert host.json(PATH) == kindnetd()
+    first = host.read(BEFORE)
+    # What is there by now is ours, and not what was there before.
+    host.module(MODULE, dict(given(), cni_version="0.4.0"))
+    host.module(MODULE, dict(given(), persist=False))
+    assert host.read(BEFORE) == first
+    host.sh("rm " + DESIRED)
+    host.quartet(MODULE, {"state": "absent"})
+    assert host.sh(state) == before
+    assert not host.exists("/var/lib/kindnet")
+    assert not host.module(MODULE, {"state": "absent"})["changed"] and host.sh(state) == before
+
+
+def test_what_was_there_before_stays_away_from_what_is_no_longer_ours(host):
+    host.write(PATH, json.dumps(kindnetd(mtu=1234)))
+    host.quartet(MODULE, given())
+    host.write(PATH, json.dumps(kindnetd(name="calico")))
+    host.quartet(MODULE, {"state": "absent"})
     assert host.json(PATH)["name"] == "calico"
+
+
+def test_what_was_there_is_kept_before_anything_is_recorded(host):
+    host.write(PATH, json.dumps(kindnetd(mtu=1234)))
+    host.sh("mkdir -p /var/lib/kindnet; mount -t tmpfs -o ro none /var/lib/kindnet")
+    failed = host.module(MODULE, given())
+    assert failed["failed"] and "/var/lib/kindnet" in failed["msg"]
+    assert host.json(PATH) == kindnetd(mtu=1234) and not host.exists(DESIRED)
+
+
+def test_absent_leaves_what_nobody_recorded(host):
+    host.write(PATH, json.dumps(kindnetd()))
+    result = host.module(MODULE, {"state": "absent"})
+    assert not result["changed"] and "nobody recorded it as ours" in result["notes"][0] and host.json(PATH) == kindnetd()
 
 
 def test_a_new_path_takes_the_old_file_away(host):

@@ -75,6 +75,15 @@ def test_what_others_put_there_stays(host):
     assert host.sh("ls -A " + BIN) == "flannel\nportmap\nptp\n"
 
 
+def test_a_link_of_others_that_led_nowhere_comes_back(host):
+    host.sh("mkdir -p %s; ln -s /usr/libexec/cni/ptp %s/ptp" % (BIN, BIN))
+    host.quartet(MODULE, {})
+    assert host.sh("readlink %s/ptp" % BIN) == "/usr/lib/cni/ptp\n"
+    host.quartet(MODULE, {"state": "absent"})
+    assert host.sh("ls -A %s; readlink %s/ptp" % (BIN, BIN)) == "ptp\n/usr/libexec/cni/ptp\n"
+    assert not host.exists("/var/lib/kindnet")
+
+
 def test_absent_takes_away_nothing_that_became_somebody_elses(host):
     host.quartet(MODULE, {})
     host.sh("rm %s/ptp %s/portmap; cp /usr/lib/cni/ptp %s; ln -s /srv/portmap %s/portmap" % (BIN, BIN, BIN, BIN))

@@ -115,6 +115,31 @@ def test_prior_values_survive_a_second_converge_and_foreign_ones_are_left():
     """)
 
 
+def test_somebody_elses_file_in_our_place_comes_back():
+    in_namespaces("""
+        theirs = "net.ipv4.ip_forward = 0 # hardening\\n"
+        with open(FILE, "w") as f:
+            f.write(theirs)
+        os.chmod(FILE, 0o600); os.chown(FILE, 5, 6)
+        predicted = module(check=True, sysctls=WANTED)
+        real = module(sysctls=WANTED)
+        assert real["changes"] == predicted["changes"] and text(FILE).startswith("# Written by kindnet.host"), real
+        module(sysctls={"net.ipv4.ip_forward": 1})
+        predicted = module(check=True, state="absent")
+        gone = module(state="absent")
+        assert gone["changes"] == predicted["changes"] and not gone.get("failed"), gone
+        st = os.stat(FILE)
+        assert (text(FILE), st.st_mode & 0o777, st.st_uid, st.st_gid, text(BEFORE)) == (theirs, 0o600, 5, 6, None), state()
+        assert not module(state="absent")["changed"] and text(FILE) == theirs
+
+        module(sysctls=WANTED)
+        with open(FILE, "w") as f:
+            f.write("kernel.panic = 1\\n")
+        gone = module(state="absent")
+        assert text(FILE) == "kernel.panic = 1\\n" and FILE in gone["notes"][0] and text(BEFORE) is None, gone
+    """)
+
+
 def test_bad_input_changes_nothing():
     in_namespaces("""
         pristine = state()

@@ -120,6 +120,33 @@ def test_check_real_repeat_undo(pristine):
     assert not json.loads(pristine.read("/run/systemctl.json"))["active"]
 
 
+PRIORS = [
+    # files of others in our places, and folders that are there or not, empty or not
+    "echo mine >/usr/local/sbin/kindnet-reconcile; chmod 0700 /usr/local/sbin/kindnet-reconcile; mkdir -p /etc/systemd/system;"
+    " ln -sf /dev/null /etc/systemd/system/kindnet-reconcile.timer; rm -rf /etc/iproute2 /etc/tmpfiles.d",
+    "rm -rf /etc/iproute2; mkdir -p /etc/iproute2/rt_protos.d /etc/tmpfiles.d; echo 107 other >/etc/iproute2/rt_protos.d/kindnet.conf",
+]
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+def test_what_was_there_before_comes_back(pristine, prior):
+    state = (
+        "for f in /usr/local/sbin /etc/systemd/system /etc/tmpfiles.d /etc/iproute2 /var/lib/kindnet; do [ ! -e $f ] ||"
+        " find $f -printf '%p %y %m %U %l\\n' -type f -exec md5sum {} +; done | grep -v timers.target.wants | sort"
+    )
+    pristine.sh(prior)
+    before = pristine.sh(state)
+    predicted = pristine.module("--check")
+    assert pristine.module()["changes"] == predicted["changes"]
+    assert json.loads(pristine.read("/run/systemctl.json"))["active"]
+    pristine.sh("rm /usr/local/lib/kindnet/current")  # what is there is ours all the same
+    assert [c["subject"] for c in pristine.module()["changes"]] == ["/usr/local/lib/kindnet/current"]
+    predicted = pristine.module("--check", state="absent")
+    assert pristine.module(state="absent")["changes"] == predicted["changes"]
+    assert pristine.sh(state) == before
+    assert not pristine.module(state="absent")["changed"] and pristine.sh(state) == before
+
+
 DRIFT = {
     "stopped": "systemctl stop kindnet-reconcile.timer",
     "disabled": "systemctl disable kindnet-reconcile.timer",

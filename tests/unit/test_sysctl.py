@@ -56,7 +56,7 @@ def test_the_file_is_repaired(file, action):
 def test_first_converge_remembers_before_it_changes():
     plan = _sysctl.plan(SECTION, _sysctl.Actual({RA: "1", FORWARD6: "0", FORWARD: "1"}, None, {}))
     assert [c.op[0] for c in plan.changes] == ["remember", "write", "set", "set"]
-    assert {k: e["before"] for k, e in plan.changes[0].op[1].items()} == {RA: "1", FORWARD6: "0", FORWARD: "1"}
+    assert {k: e["before"] for k, e in plan.changes[0].op.things.items()} == {RA: "1", FORWARD6: "0", FORWARD: "1"}
 
 
 def test_a_pass_records_no_prior_values():
