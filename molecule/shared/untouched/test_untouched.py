@@ -23,13 +23,14 @@ def state(node: Node) -> dict[str, list[str]]:
     }
     return {
         **tables,
-        "routes": sorted(node.sh("ip -N -4 route show table all; ip -N -6 route show table all").splitlines()),
+        "routes": sorted(re.sub(r" expires \d+sec", "", node.sh("ip -N -4 route show table all; ip -N -6 route show table all")).splitlines()),
         "rules": node.sh("ip -4 rule; ip -6 rule").splitlines(),
         "sysctls": sorted(set(node.sh("cd /proc/sys; grep -rs . net/ipv4/ip_forward net/ipv4/conf net/ipv6/conf || true").splitlines())),
         "files": node.sh("find /etc /opt /usr/local -xdev -printf '%p %y %m %U %G %l\\n' | sort").splitlines(),
         "contents": node.sh("find /etc /opt /usr/local -xdev -type f -exec sha256sum {} + | sort").splitlines(),
         "folders": node.sh("ls -A /var/lib /run | grep -vx utmp").splitlines(),
-        "units": node.sh("systemctl list-unit-files --no-legend --no-pager --plain").splitlines(),
+        # Transient ones are sessions, our own SSH connections among them.
+        "units": node.sh("systemctl list-unit-files --no-legend --no-pager --plain | grep -vw transient | awk '{ print $1, $2 }'").splitlines(),
         "timers": sorted(line.split()[-1] for line in node.sh("systemctl list-timers --all --no-legend --no-pager --plain").splitlines()),
     }
 
