@@ -57,7 +57,7 @@ def parse_address(field: str, value: Any) -> Range:
     :param field: what to call it in an error.
     """
     if not isinstance(value, str):
-        raise KindnetError(field, _shown(value), "is not an IP address", "Write it as a string, such as '172.18.0.2'.")
+        raise KindnetError(field, _shown(value), "is not an IP address", "Write it as a string in quotes, such as '172.18.0.2'.")
     text = value.strip()
     if "%" in text:
         raise KindnetError(field, _shown(value), "has a zone, so it means something on one host only", "Use an address that every node can reach.")
@@ -79,7 +79,7 @@ def parse_cidr(field: str, value: Any) -> Range:
     :param field: what to call it in an error.
     """
     if not isinstance(value, str) or "/" not in value:
-        raise KindnetError(field, _shown(value), "is not a CIDR", "Write address and prefix length, such as '10.244.1.0/24'.")
+        raise KindnetError(field, _shown(value), "is not a CIDR", "Write address and prefix length as a string in quotes, such as '10.244.1.0/24'.")
     address, _slash, prefix = value.strip().partition("/")
     family, number = _number(field, value, address)
     bits = BITS[family]
@@ -183,7 +183,8 @@ def _entries(nodes: Any) -> List[Any]:
         try:
             nodes = json.loads(nodes)
         except ValueError as e:
-            raise KindnetError("nodes", _shown(nodes), "is not JSON (%s)" % e, "Give a list of nodes, or the same as one JSON string.")
+            # Not what it says: modules hide the table, so Ansible would make asterisks of it.
+            raise KindnetError("nodes", "%d characters" % len(nodes), "is not JSON (%s)" % e, "Give a list of nodes, or the same as one JSON string.")
     if not isinstance(nodes, (list, tuple)):
         raise KindnetError("nodes", _shown(nodes), "is not a list", "Give a list of mappings with %s." % ", ".join(KEYS))
     if not nodes:
