@@ -7,6 +7,7 @@ from __future__ import annotations
 
 __metaclass__ = type
 
+import os
 import platform
 
 from ._converge import converge
@@ -15,7 +16,7 @@ from ._plan import Plan, diff_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, Optional
+    from typing import Any, Callable, Dict, List, Optional
 
     from ._converge import Concern, Outcome
 
@@ -26,6 +27,9 @@ COMMON_OPTIONS: Dict[str, Dict[str, Any]] = {
     "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},
 }
 
+# Of a failure: entries of each list in the result, and problems with a line of their own in the message; further ones that are named.
+LISTED, NAMED = 20, 100
+
 
 def run(module: Any, concern: Concern, extra: Optional[Callable[[Outcome], Dict[str, Any]]] = None) -> None:
     """Converge ``concern`` with the module's parameters and end the module.
@@ -35,6 +39,9 @@ def run(module: Any, concern: Concern, extra: Optional[Callable[[Outcome], Dict[
     params = module.params
     host = params.get("node_name") or platform.node()
     try:
+        # In check mode too, where part of it could be read: a real run would fail.
+        if os.geteuid() != 0:
+            raise KindnetError("user", "uid %d" % os.geteuid(), "may not look at and change all that this takes", "Run as root (become: true).")
         outcome = converge(
             concern,
             params,
@@ -61,8 +68,26 @@ def run(module: Any, concern: Concern, extra: Optional[Callable[[Outcome], Dict[
     for note in outcome.plan.notes:
         module.warn("%s: %s" % (host, note))
     if result["problems"]:
-        module.fail_json(msg="\n".join("%s: %s: %s" % (host, p["subject"], p["message"]) for p in result["problems"]), **result)
+        module.fail_json(msg=message_of(host, result["problems"]), **in_brief(result))
     module.exit_json(**result)
+
+
+def message_of(host: str, problems: List[Dict[str, str]]) -> str:
+    """A line for each problem. Of a great many, as when the link to all peers is down, the rest by their names alone."""
+    lines = ["%s: %s: %s" % (host, p["subject"], p["message"]) for p in problems[:LISTED]]
+    rest = [p["subject"] for p in problems[LISTED:]]
+    if rest:
+        names = ", ".join(rest[:NAMED]) + (", ..." if len(rest) > NAMED else "")
+        lines.append("%s: %d more problems: %s. 'kindnet-reconcile --check' on the host tells all." % (host, len(rest), names))
+    return "\n".join(lines)
+
+
+def in_brief(result: Dict[str, Any]) -> Dict[str, Any]:
+    """The result of a failure, of which Ansible prints everything: nobody is to look for the message among thousands of routes."""
+    left_out = {key: len(value) - LISTED for key, value in result.items() if isinstance(value, list) and len(value) > LISTED}
+    if not left_out:
+        return result
+    return dict(result, left_out=left_out, **{key: result[key][:LISTED] for key in left_out})
 
 
 def short_invocation(params: Dict[str, Any]) -> Dict[str, Any]:

@@ -38,6 +38,7 @@ __all__ = ["SECTION", "apply", "plan", "read", "resolve", "result"]
 def resolve(params: Dict[str, Any], recorded: Optional[Section]) -> Section:
     """Parameters of ``kindnet_route`` to a section. Refuses to lose many peers at once, and what a real run would fail for."""
     protocol, table = parse_protocol(params["protocol"]), parse_table(params["table"])
+    max_removals = parse_max_removals(params["max_removals"])
     _require_permission()
     if params["state"] == "absent":
         if recorded is not None and params["persist"]:
@@ -56,7 +57,7 @@ def resolve(params: Dict[str, Any], recorded: Optional[Section]) -> Section:
             recorded = None
         section = _section(params, protocol, table)
         if not params["force_removals"]:
-            _guard(params, section, recorded)
+            _guard(params, section, recorded, max_removals)
     if not params["tools_predicted"]:
         _require_pyroute2(section)
     return section
@@ -112,7 +113,7 @@ def apply(section: Section, plan: Plan) -> Tuple[Problem, ...]:
 
 
 def result(outcome: Outcome) -> Dict[str, Any]:
-    """What the module returns beside the values that every module has."""
+    """What the module returns beside the values that every module has. Routes that are not as wanted come first."""
     failures = {p.subject: p.message for p in outcome.failures}
     routes = [
         {
@@ -124,6 +125,7 @@ def result(outcome: Outcome) -> Dict[str, Any]:
         }
         for v in outcome.plan.details["routes"]
     ]
+    routes.sort(key=lambda r: r["action"] not in ("fail", "conflict"))
     return {"routes": routes, "unchanged": outcome.plan.details["unchanged"]}
 
 
@@ -135,6 +137,13 @@ def parse_protocol(value: Any) -> int:
             "protocol", value, "cannot mark routes as those of this collection", "Use a number from 5 to 255 that nobody has; taken are %s." % taken
         )
     return int(value)
+
+
+def parse_max_removals(value: Optional[int]) -> Optional[int]:
+    """How many peers may be lost at once; None: the default."""
+    if value is not None and value < 0:
+        raise KindnetError("max_removals", value, "is negative", "Write 0 or more, or leave it out for the larger of 2 and 10 % of the peers.")
+    return value
 
 
 def parse_table(value: Any) -> int:
@@ -191,19 +200,20 @@ def refuse_overlap_with_node_network(nodes: Sequence[Node], node_name: str, tabl
     )
 
 
-def _guard(params: Dict[str, Any], section: Section, recorded: Optional[Section]) -> None:
-    from ._removal_guard import removal_guard  # converge only
+def _guard(params: Dict[str, Any], section: Section, recorded: Optional[Section], max_removals: Optional[int]) -> None:
+    from ._node_table import shorten  # converge only
+    from ._removal_guard import removal_guard
 
     own = [r for family in FAMILIES for r in _netlink.dump(family, section["table"], section["protocol"])]
     before = (recorded or {}).get("peers", ())
-    lost, allowed, all_of_them = removal_guard(before, section["peers"], own, params["max_removals"], params["removed_nodes"])
+    lost, allowed, all_of_them = removal_guard(before, section["peers"], own, max_removals, params["removed_nodes"])
     if not all_of_them and len(lost) <= allowed:
         return
     raise KindnetError(
         "nodes",
-        "%d peers" % len({name for name, _cidr, _hop in section["peers"]}),
-        "the table would take away %s: %s; nothing was changed"
-        % ("every peer that this host has" if all_of_them else "%d peers at once, and %d are allowed" % (len(lost), allowed), ", ".join(lost)),
+        "a table with %d peers" % len({name for name, _cidr, _hop in section["peers"]}),
+        "would take away %s: %s; nothing was changed"
+        % ("every peer that this host has" if all_of_them else "%d at once, where at most %d may go" % (len(lost), allowed), shorten(lost, 100)),
         "If hosts are missing by mistake, put them back into the inventory (group kindnet_nodes, or kindnet_node_table). "
         "If they are gone for good, run again with kindnet_force_removals=true%s" % ("." if all_of_them else ", or raise kindnet_max_removals."),
     )

@@ -229,6 +229,13 @@ notes:
   type: list
   elements: str
   sample: []
+left_out:
+  description:
+    - How many entries of RV(routes), RV(changes), RV(problems) and RV(notes) are not told. Of a failure Ansible prints all there is, so each list ends
+      after 20 entries; routes that are not as wanted come first.
+  returned: on failure, if a list is longer
+  type: dict
+  sample: {changes: 4978, routes: 4978}
 """
 
 from ansible.module_utils.basic import AnsibleModule
