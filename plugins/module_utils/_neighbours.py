@@ -19,6 +19,7 @@ from __future__ import annotations
 __metaclass__ = type
 
 import os
+import re
 from collections import namedtuple
 
 from . import _files
@@ -47,8 +48,9 @@ if TYPE_CHECKING:
         keeps_foreign_routes: bool  # systemd-networkd would, by configuration that is not ours
         policy: Union[FrozenSet[Tuple[str, str]], KindnetError, None]  # of ours, in force in firewalld; None unless that runs
         reload_due: bool  # NetworkManager has not read what an earlier run wrote
+        pods: bool  # there are interfaces of pods
 else:
-    Actual = namedtuple("Actual", "forward files folders daemons keeps_foreign_routes policy reload_due")
+    Actual = namedtuple("Actual", "forward files folders daemons keeps_foreign_routes policy reload_due pods")
 
 SECTION = "neighbours"
 
@@ -61,7 +63,8 @@ RELOAD_DUE = "/run/kindnet/networkmanager-reload"
 
 HEAD = "# Written by kindnet.host. Undo: playbooks/teardown.yml.\n"
 NETWORKD_TEXT = HEAD + "[Network]\n# Routes to the pods of other nodes are not systemd-networkd's, and not its to drop.\nManageForeignRoutes=no\n"
-# The names that the CNI plugins give a pod's end on the host: veth and eight hexadecimal digits. NetworkManager knows no ranges.
+# The names that the CNI plugins give a pod's end on the host. NetworkManager knows no ranges.
+VETH = re.compile(r"veth[0-9a-f]{8}\Z")
 NETWORKMANAGER_TEXT = HEAD + "[keyfile]\nunmanaged-devices+=interface-name:veth????????\n"
 
 NETWORKD, NETWORKMANAGER, FIREWALLD, FORWARD = "networkd", "networkmanager", "firewalld", "forward"
@@ -115,7 +118,7 @@ def read(section: Section, recorded: Optional[Section]) -> Actual:
             forward[place] = e
     files = {path: _files.look(path) for path in (section["files"] if recorded is None else FILES)}
     if recorded is None:
-        return Actual(forward, files, {}, None, False, None, False)
+        return Actual(forward, files, {}, None, False, None, False, False)
     from . import _daemons
 
     daemons = _daemons.look()
@@ -133,6 +136,7 @@ def read(section: Section, recorded: Optional[Section]) -> Actual:
         daemons[UNITS[NETWORKD]].used and _keeps_foreign_routes(),
         policy,
         os.path.exists(RELOAD_DUE),
+        any(VETH.match(name) for name in _files.names_in("/sys/class/net") or ()),
     )
 
 
@@ -258,7 +262,7 @@ REASONS = {
 def _plan_reloads(section: Section, actual: Actual, changed: Sequence[str], problems: List[Problem]) -> List[Change]:
     changes: List[Change] = []
     daemons = actual.daemons or {}
-    if daemons[UNITS[NETWORKMANAGER]].active and (actual.reload_due or NETWORKMANAGER_FILE in changed):
+    if daemons[UNITS[NETWORKMANAGER]].active and (actual.reload_due or NETWORKMANAGER_FILE in changed) and not _would_take_pods(section, actual):
         before, after = "configuration as it was", "configuration as on disk"
         changes.append(Change("NetworkManager", "replace", before, after, "it reads its files when told to", (RELOAD, NETWORKMANAGER)))
     if isinstance(actual.policy, KindnetError):
@@ -272,6 +276,11 @@ def _plan_reloads(section: Section, actual: Actual, changed: Sequence[str], prob
                 Change("firewalld policy kindnet", action, _policy_shown(actual.policy), _policy_shown(wanted), reason, (RELOAD, FIREWALLD))
             )
     return changes
+
+
+def _would_take_pods(section: Section, actual: Actual) -> bool:
+    """Told that it may have them again, NetworkManager flushes the addresses of interfaces that it finds without a connection of its own."""
+    return actual.pods and NETWORKMANAGER_FILE not in section.get("files", {})
 
 
 def _reload(item: str, section: Section) -> None:
@@ -334,6 +343,8 @@ def _notes(section: Section, actual: Actual) -> Tuple[str, ...]:
         notes.append("NetworkManager %s" % advice(NETWORKMANAGER))
     if FIREWALLD in left and daemons[UNITS[FIREWALLD]].used:
         notes.append("firewalld %s" % advice(FIREWALLD, cidrs))
+    if actual.files[NETWORKMANAGER_FILE] is not None and daemons[UNITS[NETWORKMANAGER]].active and _would_take_pods(section, actual):
+        notes.append("NetworkManager is not told that it may have the interfaces of pods again, as there are some; it will read so when it starts anew")
     for place, found in actual.forward.items():
         if place in _places(section) or not cidrs:
             continue

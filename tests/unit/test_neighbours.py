@@ -28,6 +28,7 @@ class Host:
         self.files = {}
         self.folders = {"/etc/systemd", "/etc/NetworkManager/conf.d", "/etc/firewalld/policies", "/run/kindnet"}
         self.done = []
+        self.interfaces = {"lo", "eth0"}
         self.params = {
             "state": "present",
             "cluster_cidrs": [CIDR],
@@ -52,6 +53,11 @@ class Host:
 
     def look(self, path):
         return _files.Found("file", self.files[path].encode(), 0o644, 0, 0) if path in self.files else None
+
+    def names_in(self, folder):
+        if folder == "/sys/class/net":
+            return tuple(self.interfaces)
+        return tuple(path.rpartition("/")[2] for path in self.files if path.startswith(folder + "/"))
 
     def backend(self, flavour):
         host = self
@@ -99,7 +105,7 @@ def host(monkeypatch):
     monkeypatch.setattr(_files, "remove", host.remove)
     monkeypatch.setattr(_files, "remove_folder", lambda path: host.done.append("rmdir " + path))
     monkeypatch.setattr(_files, "missing_folders", lambda folder: [] if folder in host.folders else [folder])
-    monkeypatch.setattr(_files, "names_in", lambda folder: tuple(p.rpartition("/")[2] for p in host.files if p.startswith(folder + "/")))
+    monkeypatch.setattr(_files, "names_in", host.names_in)
     return host
 
 
@@ -143,6 +149,19 @@ def test_networkmanager_is_told_after_a_run_that_was_killed_before_it_did(host):
     assert host.done == ["write " + mark, "write " + NETWORKMANAGER_FILE, "reload NetworkManager", "remove " + mark]
     host.files[mark] = ""
     assert subjects(host.plan(section)[1]) == ["NetworkManager"]
+
+
+@pytest.mark.parametrize("interface, told", [("veth0a1b2c3d", False), ("veth-lan", True), ("vethuplink", True)])
+def test_networkmanager_is_not_told_to_take_interfaces_of_pods_that_run(host, interface, told):
+    host.daemons["NetworkManager"] = ON
+    host.interfaces.add(interface)
+    recorded, _plan = host.run()
+    assert "reload NetworkManager" in host.done  # to leave them alone it is told in any case
+    host.done.clear()
+    _section, plan = host.run(recorded, state="absent")
+    assert NETWORKMANAGER_FILE not in host.files
+    assert ("reload NetworkManager" in host.done, plan.notes == ()) == (told, told)
+    assert host.plan(None, state="absent")[1].changes == host.plan(None, state="absent")[1].notes == ()
 
 
 def test_firewalld_gets_a_policy_and_is_reloaded_until_it_is_in_force(host):
