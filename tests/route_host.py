@@ -17,7 +17,7 @@ from typing import Any
 
 # Imports Ansible once and forks for each run, so that a table of a hundred runs takes seconds. One request and one answer per line.
 SERVER = r"""
-import ctypes, json, os, subprocess, sys
+import ctypes, importlib, json, os, subprocess, sys
 
 NEWNET, NEWNS = 0x40000000, 0x00020000
 libc = ctypes.CDLL(None, use_errno=True)
@@ -50,8 +50,8 @@ run("mount", "--make-rprivate", "/")
 fresh()
 
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.kindnet.host.plugins.modules import kindnet_route
-from ansible_collections.kindnet.host.plugins.module_utils import _desired, _files, _netlink, _routes
+from ansible_collections.kindnet.host.plugins.modules import cni_conflist, kindnet_masq, kindnet_route
+from ansible_collections.kindnet.host.plugins.module_utils import _desired, _files, _netlink, _reconcile, _routes
 from ansible_collections.kindnet.host.plugins.module_utils._plan import Plan
 
 
@@ -69,7 +69,9 @@ def answer(request):
         os.setuid(request["uid"])
     if request["what"] == "module":
         with patch_module_args(request["args"]):
-            kindnet_route.main()
+            importlib.import_module("ansible_collections.kindnet.host.plugins.modules." + request["name"]).main()
+    elif request["what"] == "reconcile":
+        print("exit code %d" % _reconcile.main(request["argv"]))
     else:
         # What kindnet-reconcile does with a section.
         section = _desired.load().sections.get("routes")
@@ -175,12 +177,14 @@ class RouteHost:
         output: str = json.loads(self._line())
         return output
 
-    def module(self, check: bool = False, read_only: bool = False, without_pyroute2: bool = False, uid: int = 0, **args: Any) -> dict[str, Any]:
-        """One run of kindnet_route; its result."""
+    def module(
+        self, check: bool = False, read_only: bool = False, without_pyroute2: bool = False, uid: int = 0, name: str = "kindnet_route", **args: Any
+    ) -> dict[str, Any]:
+        """One run of a module; its result."""
         if isinstance(args.get("nodes"), list):
             args["nodes"] = json.dumps(args["nodes"])
         args.update(_ansible_check_mode=check, _ansible_diff=True)
-        self.start("module", args, read_only=read_only, without_pyroute2=without_pyroute2, uid=uid)
+        self.start("module", args, read_only=read_only, without_pyroute2=without_pyroute2, uid=uid, name=name)
         output = self.finish()
         try:
             result: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
@@ -197,6 +201,11 @@ class RouteHost:
         except ValueError:
             raise AssertionError(output)
         return result
+
+    def reconcile(self, *arguments: str) -> str:
+        """All that kindnet-reconcile prints, and its exit code."""
+        self.start("reconcile", argv=list(arguments))
+        return self.finish()
 
     def command(self, *command: str) -> list[str]:
         return ["nsenter", "--target", str(self.process.pid), "--net", "--mount", "--", *command]
