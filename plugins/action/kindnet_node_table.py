@@ -9,6 +9,7 @@ __metaclass__ = type
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
+from ansible_collections.kindnet.host.plugins.module_utils._desired import require_cluster_name
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.module_utils._node_table import (
     as_list,
@@ -87,6 +88,7 @@ class ActionModule(ActionBase):
         hosts = variables.get("ansible_play_hosts_all") or []
         here = variables.get("ansible_play_batch") or hosts
         try:
+            require_cluster_name(args["cluster_name"])
             cluster_cidrs = parse_cidrs("kindnet_cluster_cidrs", args["cluster_cidrs"])
             refuse_differing_values(variables["hostvars"], hosts)
             if args["node_table"] is not None:
@@ -326,7 +328,13 @@ class Inventory:
 
 def explicit_table(rows: Any, cluster_cidrs: Sequence[str], leaving: Optional[str]) -> Tuple[Node, ...]:
     """The table that kindnet_node_table says, without the node that leaves."""
-    nodes = parse_nodes(rows, cluster_cidrs)
+    try:
+        nodes = parse_nodes(rows, cluster_cidrs)
+    except KindnetError as e:
+        # To say by which variable it came here.
+        if e.field.startswith("nodes"):
+            raise KindnetError("kindnet_node_table" + e.field[len("nodes") :], e.value, e.problem, e.remedy)
+        raise
     staying = tuple(n for n in nodes if n.name != leaving)
     if leaving and len(staying) == len(nodes):
         raise unknown_leaver(leaving, [n.name for n in nodes])

@@ -69,8 +69,20 @@ def load(path: str = FILE) -> Desired:
     return Desired(name, sections)
 
 
+def require_cluster_name(cluster_name: str) -> None:
+    """Raise unless this is a name: without one every cluster without one would be the same."""
+    if not cluster_name.strip() or not cluster_name.isprintable():
+        raise KindnetError(
+            "cluster_name",
+            repr(cluster_name),
+            "is not a name",
+            "Set kindnet_cluster_name to the name of this cluster, or leave it out, which means 'kindnet'.",
+        )
+
+
 def refuse_other_cluster(recorded: Desired, cluster_name: str) -> None:
     """Raise if this host's desired state is that of another cluster."""
+    require_cluster_name(cluster_name)
     if recorded.sections and recorded.cluster_name != cluster_name:
         raise KindnetError(
             "cluster_name",
