@@ -132,6 +132,11 @@ pods:
   type: list
   elements: dict
   sample: [{ip: 10.244.1.2, container: 3f5c2e, interface: veth1b2c3d}]
+managed:
+  description: Whether this collection has ever been at work here, and was not taken out since. What looks like its work elsewhere is kindnetd's.
+  returned: always
+  type: bool
+  sample: true
 rivals:
   description: Daemons of O(rival_daemons) that run.
   returned: always
@@ -148,7 +153,7 @@ import shlex
 import sys
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.kindnet.host.plugins.module_utils import _desired, _files, _pyroute2_dep
+from ansible_collections.kindnet.host.plugins.module_utils import _before, _desired, _files, _pyroute2_dep
 from ansible_collections.kindnet.host.plugins.module_utils._conflist_data import read_text, stores_of
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.module_utils._node_table import find_node, parse_nodes
@@ -296,6 +301,7 @@ def main():
         "python_version": platform.python_version(),
         "pyroute2_problem": problem,
         "pods": running_pods,
+        "managed": any(os.path.lexists(path) for path in (_desired.FILE, _before.FILE, "/usr/local/lib/kindnet")),
         "rivals": running(set(module.params["rival_daemons"])),
     }
     if result["rivals"] and module.params["fail_on_rivals"]:
