@@ -35,6 +35,7 @@ CONFLIST = "/etc/cni/net.d/10-kindnet.conflist"
 SERVICE = "kindnet-reconcile.service"
 TIMER = "kindnet-reconcile.timer"
 
+MONOTONIC = "/usr/bin/python3 -I -S -c 'import time; print(time.monotonic_ns() // 1000)'"  # as systemd counts, in µs
 PASS_LIMIT = 40  # seconds until a pass must have completed: a period, a wait for a lock, and a slow machine
 
 
@@ -103,9 +104,14 @@ class Node:
 
     def peer_interface(self, address: str) -> dict[str, Any]:
         """The interface that reaches a peer."""
-        (route,) = self.json(f"ip -json route get {address}")
-        (link,) = self.json(f"ip -json link show dev {route['dev']}")
-        return link
+        return self.peer_interfaces([address])[0]
+
+    def peer_interfaces(self, addresses: list[str]) -> list[dict[str, Any]]:
+        """The interfaces that reach them, asked for in one go."""
+        out = self.sh("; ".join(["ip -json link show", *(f"ip -json route get {a}" for a in addresses)]))
+        links, *routes = (json.loads(line) for line in out.splitlines())
+        by_name = {link["ifname"]: link for link in links}
+        return [by_name[route["dev"]] for (route,) in routes]
 
     def nat(self, save: str = "iptables-save") -> list[str]:
         return [line for line in self.sh(f"{save} -t nat").splitlines() if not line.startswith("#")]
@@ -125,31 +131,23 @@ class Node:
         return values
 
     def monotonic(self) -> int:
-        return int(self.sh("/usr/bin/python3 -I -S -c 'import time; print(time.monotonic_ns() // 1000)'"))
-
-    def last_pass(self) -> tuple[int, int, str]:
-        """When the last pass began and ended (monotonic, µs; 0 while it runs), and its exit code."""
-        p = self.show(SERVICE, "ExecMainStartTimestampMonotonic", "ExecMainExitTimestampMonotonic", "ExecMainStatus")
-        return int(p["ExecMainStartTimestampMonotonic"]), int(p["ExecMainExitTimestampMonotonic"]), p["ExecMainStatus"]
+        return int(self.sh(MONOTONIC))
 
     def await_pass(self, since: int | None = None) -> str:
         """Wait until a pass that the timer began after ``since`` (default: now) has ended; its exit code."""
         since = self.monotonic() if since is None else since
-        return until(f"{self.name}: a pass completes", lambda: self._completed_after(since), PASS_LIMIT)
+        return until(f"{self.name}: a pass completes", lambda: completed_after(since, self.show(SERVICE, *LAST_PASS)), PASS_LIMIT)
 
     def do_pass(self) -> str:
         """Have systemd make a pass now, as its timer would, and wait for it; its exit code."""
-        since = self.monotonic()
-        while True:
-            # Waits for the end. It joins a pass that the timer has begun already, which may have looked before the damage was done.
-            self.run(f"systemctl start {SERVICE}")
-            code = self._completed_after(since)
-            if code is not None:
-                return code
+        command = f"{MONOTONIC}; systemctl start {SERVICE}; systemctl show --property={','.join(LAST_PASS)} {SERVICE}"
 
-    def _completed_after(self, since: int) -> str | None:
-        began, ended, code = self.last_pass()
-        return code if began > since and ended >= began else None
+        def completed() -> str | None:
+            # Waits for the end. It joins a pass that the timer has begun already, which may have looked before the damage was done.
+            since, *values = self.sh(command).split()
+            return completed_after(int(since), dict(v.split("=") for v in values))
+
+        return until(f"{self.name}: a pass completes", completed, PASS_LIMIT)
 
     # --- The journal
 
@@ -173,6 +171,16 @@ class Node:
 
     def read(self, path: str) -> str:
         return self.sh(f"cat {path}")
+
+
+# When the last pass began and ended (0 while it runs), and its exit code.
+LAST_PASS = ("ExecMainStartTimestampMonotonic", "ExecMainExitTimestampMonotonic", "ExecMainStatus")
+
+
+def completed_after(since: int, last: dict[str, str]) -> str | None:
+    """The exit code of the last pass, if it began after ``since`` and has ended."""
+    began, ended, code = (last[name] for name in LAST_PASS)
+    return code if int(began) > since and int(ended) >= int(began) else None
 
 
 @dataclass
@@ -223,19 +231,19 @@ def expected_routes(node: Node, nodes: dict[str, Node], family: int = 4) -> list
     """The routes of ours that a node must have, as `ip -N -details -json` prints them: one per peer and pod CIDR of a family that both
     have, and not a word more."""
     defaults = {"metric": 1024, "pref": "medium"} if family == 6 else {}
+    peers = [p for p in nodes.values() if p is not node and node.node_ip(family) and of_family(family, p.pod_cidrs)]
     return [
         {
             "type": "1",
             "dst": cidr,
             "gateway": peer.node_ip(family),
-            "dev": node.peer_interface(peer.node_ip(family))["ifname"],
+            "dev": link["ifname"],
             "protocol": PROTOCOL,
             "scope": "0",
             "flags": [],
             **defaults,
         }
-        for peer in nodes.values()
-        if peer is not node and node.node_ip(family)
+        for peer, link in zip(peers, node.peer_interfaces([p.node_ip(family) for p in peers]))
         for cidr in of_family(family, peer.pod_cidrs)
     ]
 
