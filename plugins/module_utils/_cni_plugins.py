@@ -7,6 +7,7 @@ from __future__ import annotations
 
 __metaclass__ = type
 
+import errno
 import json
 import os
 import stat
@@ -55,7 +56,8 @@ def _check(kind: str, path: str, cni_version: str, plugin_dirs: Sequence[str]) -
     except subprocess.TimeoutExpired:
         raise KindnetError("CNI plugin", path, "did not say its versions within %g s" % TIMEOUT, PACKAGES)
     except OSError as e:
-        raise KindnetError("CNI plugin", path, "does not run (%s)" % e.strerror, PACKAGES)
+        remedy = "Make it executable: chmod 755 %s. If it is no program: %s" % (path, PACKAGES) if e.errno == errno.EACCES else PACKAGES
+        raise KindnetError("CNI plugin", path, "does not run (%s)" % e.strerror, remedy)
     try:
         versions = json.loads(done.stdout)["supportedVersions"]
     except (ValueError, TypeError, KeyError):

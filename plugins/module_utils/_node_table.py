@@ -189,7 +189,7 @@ def _entries(nodes: Any) -> List[Any]:
         raise KindnetError("nodes", _shown(nodes), "is not a list", "Give a list of mappings with %s." % ", ".join(KEYS))
     if not nodes:
         raise KindnetError(
-            "nodes", "[]", "the node table is empty", "Put hosts into the inventory group kindnet_nodes, or write kindnet_node_table."
+            "nodes", "0 entries", "the node table is empty", "Put hosts into the inventory group kindnet_nodes, or write kindnet_node_table."
         )
     return list(nodes)
 
@@ -217,14 +217,14 @@ def _complete(name: str, ips: List[Range], cidrs: List[Range]) -> None:
             "node_ips of %s" % name,
             "none",
             "the node has no address, so no peer could reach its pods",
-            "Set kindnet_node_ips of this host, or a literal address in ansible_host.",
+            "Set kindnet_node_ips of %s, or a literal address in ansible_host." % name,
         )
     if not cidrs:
         raise KindnetError(
             "pod_cidrs of %s" % name,
             "none",
             "the node has no pod CIDR, so its pods could get no address",
-            "Set kindnet_pod_cidrs of this host, such as ['10.244.1.0/24'].",
+            "Set kindnet_pod_cidrs of %s, such as ['10.244.1.0/24']." % name,
         )
     families = {r.family for r in ips}
     for cidr in cidrs:
@@ -234,7 +234,7 @@ def _complete(name: str, ips: List[Range], cidrs: List[Range]) -> None:
                 cidr.text,
                 "is IPv%d, and the node has no IPv%d address to be its next hop (node_ips: %s)"
                 % (cidr.family, cidr.family, ", ".join(r.text for r in ips)),
-                "Add an IPv%d address to kindnet_node_ips of this host, or drop this pod CIDR." % cidr.family,
+                "Add an IPv%d address to kindnet_node_ips of %s, or drop this pod CIDR." % (cidr.family, name),
             )
 
 
@@ -255,7 +255,7 @@ def _inside_clusters(name: str, cidrs: List[Range], clusters: List[Range]) -> No
                 "pod_cidrs of %s" % name,
                 cidr.text,
                 "lies outside every cluster CIDR (%s), so its packets would leave with the node's address" % ", ".join(c.text for c in clusters),
-                "Correct kindnet_pod_cidrs of this host, or add the range to kindnet_cluster_cidrs.",
+                "Correct kindnet_pod_cidrs of %s, or add the range to kindnet_cluster_cidrs." % name,
             )
 
 
@@ -313,11 +313,13 @@ def _number(field: str, value: Any, text: str) -> Tuple[int, int]:
     try:
         packed = socket.inet_pton(socket.AF_INET6 if family == 6 else socket.AF_INET, text)
     except (OSError, ValueError):
-        what = "an IP address" if "/" not in str(value) else "a CIDR"
-        remedy = "Write an IPv4 or IPv6 address as digits; names are never looked up."
         if text.startswith("["):
             remedy = "Leave out the brackets."
-        raise KindnetError(field, _shown(value), "is not %s" % what, remedy)
+        elif "/" in str(value):
+            raise KindnetError(field, _shown(value), "is not a CIDR", "Write the whole address and a prefix length, such as 10.244.1.0/24.")
+        else:
+            remedy = "Write an IPv4 or IPv6 address as digits; names are never looked up."
+        raise KindnetError(field, _shown(value), "is not an IP address", remedy)
     return family, int.from_bytes(packed, "big")
 
 

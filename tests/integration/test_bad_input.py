@@ -121,7 +121,7 @@ RECORDS = {
 
 CASES = {
     # --- pod CIDRs
-    "malformed": changed("pod_cidrs of three|10.244.3/24|is not a CIDR|Write", cidrs="10.244.3/24"),
+    "malformed": changed("pod_cidrs of three|10.244.3/24|is not a CIDR|Write the whole address and a prefix length", cidrs="10.244.3/24"),
     "prefix length": changed("pod_cidrs of three|10.244.3.0/240|from 0 to 32", cidrs="10.244.3.0/240"),
     "host bits": changed("pod_cidrs of three|10.244.3.1/24|has host bits set|Write 10.244.3.0/24.", cidrs="10.244.3.1/24"),
     "IPv6 host bits": changed("fd00:10:244:3::1/64|Write fd00:10:244:3::/64.", ips="fd00:18::5", cidrs="fd00:10:244:3::1/64"),
@@ -137,7 +137,7 @@ CASES = {
         "kindnet_host_info", table(ME, ONE, TWO, peer(cidrs="172.18.5.0/24"), node_name="me"), "pod_cidrs of three|172.18.5.0/24|dev eth0|outside of"
     ),
     "its own in the node network": route("pod_cidrs of me|172.18.5.0/24|dev eth0", dict(ME, pod_cidrs=["172.18.5.0/24"]), ONE, TWO, THREE),
-    "none": changed("pod_cidrs of three|none|no pod CIDR|Set kindnet_pod_cidrs", cidrs=""),
+    "none": changed("pod_cidrs of three|none|no pod CIDR|Set kindnet_pod_cidrs of three", cidrs=""),
     "null": changed("pod_cidrs of three|none|no pod CIDR|Set kindnet_pod_cidrs", cidrs=None),
     "IPv6 pods of an IPv4 node": changed("pod_cidrs of three|IPv6|node_ips: 172.18.0.5|Add an IPv6 address", cidrs="fd00:10:244:3::/64"),
     "IPv4 pods of an IPv6 node": changed("pod_cidrs of three|IPv4|fd00:18::5|Add an IPv4 address", ips="fd00:18::5"),
@@ -147,17 +147,19 @@ CASES = {
     "a truth": changed("node_ips of three|True|is not an IP address", ips=[True]),
     "a list of lists": changed("pod_cidrs of three|is not a CIDR", cidrs=[["10.244.3.0/24"]]),
     # --- nodes
-    "one address, two nodes": changed("node_ips of three|172.18.0.4|is also the address of two|of two or three", ips="172.18.0.4"),
+    "one address, two nodes": changed("node_ips of three|172.18.0.4|the address of two|kindnet_node_ips or ansible_host of two or three", ips="172.18.0.4"),
     "one address, two spellings": changed("fd00:18::4|is also the address of two", ips="172.18.0.5 FD00:18:0::4"),
     "IPv4-mapped": changed("node_ips of three|::ffff:172.18.0.5|an IPv4-mapped address", ips="::ffff:172.18.0.5"),
     "a name for an address": changed("node_ips of three|three.example.org|names are never looked up", ips="three.example.org"),
-    "no address": changed("node_ips of three|none|Set kindnet_node_ips", ips=""),
+    "no address": changed("node_ips of three|none|Set kindnet_node_ips of three", ips=""),
     "this host is missing": route("node_name|me|is not in the node table (one, two, three)|kindnet_nodes", ONE, TWO, THREE),
     "one node twice": route("nodes|two|more than once|Keep one", ME, ONE, TWO, TWO, THREE),
-    "an empty table": route("nodes|the node table is empty|kindnet_nodes", nodes=[]),
+    "an empty table": route("nodes|0 entries|the node table is empty|kindnet_nodes", nodes=[]),
     "a shorter table": route("nodes|a table with 0 peers|every peer that this host has: one, three, two|put them back|kindnet_force_removals=true", ME),
-    "a shorter table than allowed": route("a table with 1 peers|2 at once, where at most 1 may go: three, two|kindnet_max_removals", ME, ONE, max_removals=1),
-    "no removal allowed": route("1 at once, where at most 0 may go: three|kindnet_max_removals", ME, ONE, TWO, max_removals=0),
+    "a shorter table than allowed": route(
+        "a table with 1 peers|2 of its peers at once, where at most 1 may go: three, two|kindnet_max_removals", ME, ONE, max_removals=1
+    ),
+    "no removal allowed": route("1 of its peers at once, where at most 0 may go: three|kindnet_max_removals", ME, ONE, TWO, max_removals=0),
     "the last peer": route("every peer|one, three, two|kindnet_force_removals", ME, max_removals=1000),
     "a negative bound": route("max_removals|-1|is negative|Write 0 or more", max_removals=-1),
     "not JSON": route("nodes|2 characters|is not JSON|one JSON string", nodes="[{"),
@@ -189,7 +191,11 @@ CASES = {
         "cni_conflist", {}, "CNI plugin|portmap|is in none of /run/plugins|Install", "mv /run/plugins/portmap /run", "mv /run/portmap /run/plugins"
     ),
     "a plugin that does not run": Case(
-        "cni_conflist", {}, "CNI plugin|/run/plugins/ptp|does not run|Install", "chmod 644 /run/plugins/ptp", "chmod 755 /run/plugins/ptp"
+        "cni_conflist",
+        {},
+        "CNI plugin|/run/plugins/ptp|does not run (Permission denied)|chmod 755 /run/plugins/ptp",
+        "chmod 644 /run/plugins/ptp",
+        "chmod 755 /run/plugins/ptp",
     ),
     # --- no permission
     "routes without permission": Case("kindnet_route", {}, "user|uid 65534|Run as root (become: true)", uid=65534),
