@@ -195,8 +195,8 @@ def refuse_overlap_with_node_network(nodes: Sequence[Node], node_name: str, tabl
         overlap.cidr,
         "overlaps the node network %s (%s), in which %s of %s is; nothing was changed"
         % (network, route_text(overlap.network, links), overlap.address, overlap.neighbour),
-        "Correct kindnet_pod_cidrs of %s to a range outside of %s; if the node network is smaller than that, correct the prefix length on %s of this host."
-        % (overlap.node, network, links.get(overlap.network.oif, "the interface")),
+        "Correct kindnet_pod_cidrs of %s to a range outside of %s; if the node network is smaller than that, correct the prefix length on %s of %s."
+        % (overlap.node, network, links.get(overlap.network.oif, "the interface"), node_name),
     )
 
 
@@ -213,7 +213,7 @@ def _guard(params: Dict[str, Any], section: Section, recorded: Optional[Section]
         "nodes",
         "a table with %d peers" % len({name for name, _cidr, _hop in section["peers"]}),
         "would take away %s: %s; nothing was changed"
-        % ("every peer that this host has" if all_of_them else "%d at once, where at most %d may go" % (len(lost), allowed), shorten(lost, 100)),
+        % ("every peer that this host has" if all_of_them else "%d of its peers at once, where at most %d may go" % (len(lost), allowed), shorten(lost, 100)),
         "If hosts are missing by mistake, put them back into the inventory (group kindnet_nodes, or kindnet_node_table). "
         "If they are gone for good, run again with kindnet_force_removals=true%s" % ("." if all_of_them else ", or raise kindnet_max_removals."),
     )
