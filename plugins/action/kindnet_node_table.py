@@ -237,7 +237,8 @@ class Inventory:
             held: Dict[str, List[str]] = {}
             for answer in (self.answers or {}).values():
                 for name, cidrs in answer["pod_cidrs"].items():
-                    held.setdefault(name, []).extend(cidrs)
+                    entry = held.setdefault(name, [])
+                    entry.extend(c for c in cidrs if c not in entry)
             refuse_fresh(planned, held, path, ledger)
         return planned
 

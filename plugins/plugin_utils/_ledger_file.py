@@ -157,8 +157,8 @@ def parse(content: bytes, path: str) -> Ledger:
         name,
         {h: _blocks(path, h, b) for h, b in held.items()},
         _blocks(path, "freed_pod_cidrs", freed),
-        _node_ips(path, entries.get("node_ips", {})),
-        _names(path, entries.get("removed_hosts", [])),
+        _node_ips(path, entries.get("node_ips") or {}),
+        _names(path, entries.get("removed_hosts") or []),
     )
     _disjoint(ledger, path)
     return ledger
@@ -183,8 +183,8 @@ def dump(ledger: Ledger) -> str:
 def update(path: str, decide: Callable[[Optional[Ledger]], LedgerPlan], check_mode: bool, timeout: float) -> LedgerPlan:
     """Read the ledger, let ``decide`` plan and check everything that hangs on it, and write the ledger if it changes.
 
-    The lock is taken only when there is something to write, and if the ledger is another one by then, all is decided again. A ledger that
-    may only be read is an error as soon as there is something to write, in check mode too.
+    The lock is taken only when there is something to write, and if the ledger is another one by then, all is decided again. A ledger that may
+    only be read is an error as soon as there is something to write, in check mode too.
 
     :param decide: from the ledger, or None, to the plan. It raises to have nothing written.
     :param timeout: seconds to wait for the lock; 0 tries once.

@@ -189,15 +189,16 @@ def refuse_fresh(planned: LedgerPlan, held: Mapping[str, Sequence[str]], path: s
     So a ledger that is missing, misplaced or older than the nodes never leads to a second allocation.
 
     :param held: pod CIDRs by host, as recorded on nodes: each one's own, or the whole table that any one of them has.
-    :param before: the ledger as it was. A node that has not heard yet that a block was freed keeps nobody from having it.
+    :param before: the ledger as it was. A node that has not heard yet that a block was freed, or that its holder has another name, is no news.
     """
-    freed = {b for ledger in (before, planned.ledger) if ledger for b in ledger.freed}
+    known = {b for ledger in (before, planned.ledger) if ledger for b in ledger.freed}
+    known.update(b for blocks in (before.pod_cidrs.values() if before else ()) for b in blocks)
+    known.update(b for name, blocks in (planned.ledger.pod_cidrs.items() if planned.ledger else ()) for b in blocks if b not in planned.given.get(name, ()))
     given = {f: _Taken([b for blocks in planned.given.values() for b in blocks if b.family == f]) for f in BITS}
     lost = []
     for name, cidrs in held.items():
         recorded = [parse_cidr("recorded pod CIDR of %s" % name, c) for c in cidrs]
-        # A host that was removed and comes again may still record what it had.
-        news = [r for r in recorded if r not in freed]
+        news = [r for r in recorded if r not in known]
         families = {r.family for r in news}  # a second family is no news of the first one
         if any(b.family in families for b in planned.given.get(name, ())) or any(given[r.family].over(r.first, r.last) for r in news):
             lost.append(name)
