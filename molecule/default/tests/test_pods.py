@@ -46,6 +46,8 @@ def pods(nodes: dict[str, Node]) -> Iterator[list[Place]]:
         places.append(place)
     yield places
     lab("pods", "down")
+    for node in nodes.values():
+        node.sh("rm -rf /run/cni-ipam-state /run/kindnet-lab /var/lib/cni")  # what a runtime keeps of pods it once had
 
 
 def addresses_of(place: Place, link: str, family: int) -> list[dict[str, Any]]:
