@@ -248,3 +248,25 @@ def table_of(count: int) -> list[dict[str, Any]]:
         node("peer%d" % i, "172.18.%d.%d" % (1 + i // 250, 1 + i % 250), "10.%d.%d.0/24" % (100 + i // 250, i % 250)) for i in range(1, count + 1)
     ]
     return [node("me", "172.18.0.2", "10.99.0.0/24"), *peers]
+
+
+def quartet(host: RouteHost, expect_failure: bool = False, expect_change: bool = True, **args: Any) -> dict[str, Any]:
+    """Check, real, repeat, repeat with check: predicted is what is done, then nothing is left to do. The result of the real run."""
+    before, recorded = host.routes(), host.desired()
+    predicted = host.module(check=True, read_only=True, **args)
+    assert host.routes() == before and host.desired() == recorded
+    real = host.module(**args)
+    for key in ("changed", "changes", "diff", "routes", "unchanged", "problems", "notes", "failed"):
+        assert predicted.get(key) == real.get(key), (key, predicted, real)
+    assert bool(real.get("failed")) == expect_failure, real
+    # The table's changes are told apart from its being recorded.
+    assert any(c["subject"].startswith("route ") for c in real["changes"]) == expect_change, real
+    after = host.routes()
+    for check in (False, True):
+        again = host.module(check=check, read_only=check, **args)
+        assert again["changed"] is False and again["changes"] == [], again
+        assert again["problems"] == real["problems"]
+        assert host.routes() == after
+    if args.get("persist", True):
+        assert host.a_pass(read_only=True)["changes"] == []
+    return real

@@ -17,7 +17,7 @@ import socket
 import struct
 
 from ._errors import KindnetError
-from ._route import RTA_SRC, Hop, Route
+from ._route import FLAG_ONLINK, RTA_SRC, Hop, Route
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -189,6 +189,14 @@ def _hops(data: bytes, at: int, end: int) -> Iterable[Hop]:
         at += (size + 3) & ~3
 
 
+def link_index(name: str) -> int:
+    """The index of an interface; -1 if there is none of this name."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        return -1
+
+
 def link_names() -> Dict[int, str]:
     """Interfaces by index, for messages."""
     return dict(socket.if_nameindex())
@@ -263,4 +271,6 @@ def arguments_of(route: Route) -> Dict[str, Any]:
             arguments["gateway"] = text(route.gateway)
         if route.oif:
             arguments["oif"] = route.oif
+        if route.flags & FLAG_ONLINK:
+            arguments["flags"] = FLAG_ONLINK
     return arguments

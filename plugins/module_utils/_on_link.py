@@ -47,6 +47,9 @@ else:
     Overlap = namedtuple("Overlap", "node cidr network neighbour address")
 
 
+NOT_ON_LINK = "is not on-link"
+
+
 class OnLink:
     """Whether the kernel takes an address as a next hop: the same look-up that it makes, over its own routes.
 
@@ -66,6 +69,10 @@ class OnLink:
         if address not in self._answers:
             self._answers[address] = self._look(family, address)
         return self._answers[address]
+
+    def is_elsewhere(self, family: int, address: bytes) -> bool:
+        """Whether ``address`` is on none of this host's links. One of its own is another trouble."""
+        return self.trouble(family, address).startswith(NOT_ON_LINK)
 
     def network(self, family: int, address: bytes) -> Optional[Route]:
         """The route to the network of ``address`` on its link; None if it is on no link, or alone there, or only the default route leads to it.
@@ -115,8 +122,8 @@ class OnLink:
                 return ""
             if table not in (LOCAL_TABLE, MAIN_TABLE, DEFAULT_TABLE):
                 continue  # a table of its own is asked first, then the usual ones
-            return "is not on-link: the route to it is '%s'" % route_text(best, {})
-        return "is not on-link: no interface of this host is in its network"
+            return "%s: the route to it is '%s'" % (NOT_ON_LINK, route_text(best, {}))
+        return "%s: no interface of this host is in its network" % NOT_ON_LINK
 
     def _best(self, family: int, table: int, address: bytes) -> Optional[Route]:
         by_prefix = self._index.get((family, table), {})

@@ -18,6 +18,7 @@ from ._route import (
     AF_INET,
     AF_INET6,
     DEAD,
+    FLAG_ONLINK,
     LINKDOWN,
     MAIN_TABLE,
     METRIC,
@@ -37,7 +38,7 @@ from ._route import (
     leads_to,
     route_text,
 )
-from ._wanted_routes import is_inside, is_kindnetds, known_addresses, network_of, parse_peer
+from ._wanted_routes import ONLINK, SKIP, VIA, is_inside, is_kindnetds, known_addresses, network_of, parse_peers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,7 +101,8 @@ class _Planner:
         self.protocol = int(section["protocol"])
         self.table = int(section["table"])
         self.everything = live.everything if live.everything is not None else live.own
-        self.peers = [parse_peer(p) for p in section.get("peers", ())]
+        self.peers = parse_peers(section)
+        self.index_of = {name: index for index, name in live.links.items()}
         self.known = known_addresses(section) if section.get("takeover") else frozenset()
         self.clusters = [network_of(c) for c in section.get("cluster_cidrs", ())]
         self.on_link = OnLink(self.everything, self.table)
@@ -111,6 +113,7 @@ class _Planner:
         self.notes: List[str] = []
         self.verdicts: List[Verdict] = []
         self.subjects: Set[str] = set()
+        self.skipped: List[str] = []
         self.unchanged = 0
 
     def run(self) -> Plan:
@@ -121,7 +124,12 @@ class _Planner:
         for routes in at.values():
             self._set_apart(routes)
         for peer in self.peers:
-            self._peer(peer, at.pop((peer.family, peer.dst, peer.prefix), []))
+            routes = at.pop((peer.family, peer.dst, peer.prefix), [])
+            if peer.how == SKIP:
+                self._skip(peer, routes)
+            else:
+                self._peer(peer, routes)
+        self._note_skipped()
         for routes in at.values():
             for route in routes:
                 self._leftover(route, routes)
@@ -148,12 +156,31 @@ class _Planner:
             self.problems.append(Problem(subject, message))
             self.verdicts.append(Verdict(subject, "", cidr_text(route), "", "conflict", message))
 
+    def _skip(self, peer: Peer, routes: List[Route]) -> None:
+        """A destination that is left to the network."""
+        reason = "left to the network, as %s is not on-link" % peer.address
+        for route in routes:
+            if self._is_own(route):
+                self._leftover(route, routes, reason)
+        self.skipped.append("%s (%s)" % (peer.node, peer.address))
+        self._verdict(peer, "skip", reason)
+
+    def _note_skipped(self) -> None:
+        if self.skipped:
+            from ._node_table import shorten
+
+            peers = shorten(list(dict.fromkeys(self.skipped)))
+            self.notes.append("not on-link, and left to the network (kindnet_non_l2 is skip), which has to route to their pods: %s" % peers)
+
     def _peer(self, peer: Peer, routes: List[Route]) -> None:
         """Everything about one wanted destination. ``routes`` are all that lead to it, in the kernel's order."""
+        if not peer.gateway:
+            self._off_link(peer, "")
+            return
         metric = METRIC[peer.family]
         own = [r for r in routes if self._is_own(r)]
         at_key = [r for r in routes if competes(r) and r.metric == metric]
-        exact = next((r for r in own if r.gateway == peer.gateway and is_plain(r)), None)
+        exact = next((r for r in own if self._is_wanted(r, peer)), None)
         if exact is not None and any(is_deleted_as(exact, r) for r in own[own.index(exact) + 1 :]):
             exact = None  # it could not be told from the double behind it, so one of them is made the only one
         adopted = None
@@ -189,7 +216,7 @@ class _Planner:
         if not own and adopted is None and behind is not None and leads_to(behind, peer.gateway):
             self._verdict(peer, "foreign", "a route of another protocol is right: %s" % self._text(behind))
             return
-        trouble = self.on_link.trouble(peer.family, peer.gateway)
+        trouble = self._trouble(peer)
         if trouble and (adopted is None or adopted.gateway != peer.gateway):
             self._off_link(peer, trouble)
             return
@@ -202,10 +229,10 @@ class _Planner:
             # front, each by its own description, until one is left to be replaced.
             for double in at_key[:-1]:
                 self._remove(self.early, double, peer.node, "doubles a route of ours")
-            reason = "kindnetd's, taken over" if at_key[-1] is adopted else _difference(at_key[-1], peer)
+            reason = "kindnetd's, taken over" if at_key[-1] is adopted else self._difference(at_key[-1], peer)
             self._change(self.main, "replace", peer, at_key[-1], reason)
         else:
-            self._change(self.main, "add", peer, None, "missing" if not own else _difference(own[0], peer))
+            self._change(self.main, "add", peer, None, "missing" if not own else self._difference(own[0], peer))
         self._remove_all(peer, own, None, "another one takes its place", without=at_key)
 
     def _first_ahead(self, rivals: List[Route], routes: List[Route], exact: Optional[Route], metric: int) -> Optional[Route]:
@@ -218,7 +245,24 @@ class _Planner:
             return None
         return ahead
 
-    def _leftover(self, route: Route, routes: List[Route]) -> None:
+    def _is_wanted(self, route: Route, peer: Peer) -> bool:
+        interface = self.index_of.get(peer.device, -1) if peer.how == ONLINK else 0
+        return route.gateway == peer.gateway and is_plain(route) and (route.oif if route.flags & FLAG_ONLINK else 0) == interface
+
+    def _trouble(self, peer: Peer) -> str:
+        """Half a sentence about why the kernel would not take the peer's next hop; "" if it would."""
+        if peer.how == ONLINK:
+            if not peer.device:
+                return "is reached by no interface of this host"
+            return "" if peer.device in self.index_of else "is to be on-link on %s, which is not there" % peer.device
+        return self.on_link.trouble(peer.family, peer.gateway)
+
+    def _difference(self, route: Route, peer: Peer) -> str:
+        if route.gateway == peer.gateway and is_plain(route):
+            return "has no onlink flag, or not on %s" % peer.device if peer.how == ONLINK else "has the onlink flag"
+        return _how_it_differs(route, peer)
+
+    def _leftover(self, route: Route, routes: List[Route], reason: str = "no peer has this pod CIDR") -> None:
         """A route to no peer's pod CIDR. ``routes`` are all to this destination."""
         if self._is_own(route):
             if route.family == AF_INET6 and route.hops:
@@ -229,7 +273,8 @@ class _Planner:
                 self.problems.append(Problem(subject, message))
                 self.verdicts.append(Verdict(subject, "", cidr_text(route), "", "conflict", message))
                 return
-            reason = "routes of ours are taken out" if self.section.get("state") == "absent" else "no peer has this pod CIDR"
+            if self.section.get("state") == "absent":
+                reason = "routes of ours are taken out"
             self._remove(self.late, route, "", reason)
         elif self.known and is_kindnetds(route, self.known) and any(is_inside(route, c) for c in self.clusters):
             if any(r is not route and r.metric == route.metric and competes(r) and not self._is_own(r) for r in routes):
@@ -240,6 +285,8 @@ class _Planner:
         route = Route(
             peer.family, self.table, peer.dst, peer.prefix, 0, METRIC[peer.family], self.protocol, UNIVERSE, UNICAST, gateway=peer.gateway
         )
+        if peer.how == ONLINK:
+            route = route._replace(flags=FLAG_ONLINK, oif=self.index_of[peer.device])
         subject = "route %s" % peer.cidr
         self.subjects.add(subject)
         where.append(Change(subject, action, self._text(before) if before else "", self._text(route), reason, Op(route, peer.node, "")))
@@ -283,12 +330,26 @@ class _Planner:
         self._verdict(peer, "conflict", message)
 
     def _off_link(self, peer: Peer, trouble: str) -> None:
-        message = "peer %s: its next hop %s %s. Correct kindnet_node_ips of %s, or the interface of the node network on this host." % (
-            peer.node,
-            peer.next_hop,
-            trouble,
-            peer.node,
-        )
+        if not peer.gateway:
+            message = "peer %s: %s is not on-link, and kindnet_non_l2_gateway has no gateway of its family for it. Add one." % (peer.node, peer.address)
+        elif peer.how == VIA:
+            message = "peer %s: %s is not on-link, and its gateway %s %s. Correct kindnet_non_l2_gateway." % (
+                peer.node,
+                peer.address,
+                peer.next_hop,
+                trouble,
+            )
+        elif peer.how == ONLINK:
+            message = "peer %s: its next hop %s %s. Correct kindnet_non_l2_interface, or converge again once it is there." % (
+                peer.node,
+                peer.next_hop,
+                trouble,
+            )
+        else:
+            message = (
+                "peer %s: its next hop %s %s. Correct kindnet_node_ips of %s, or the interface of the node network on this host; of a peer in"
+                " another network, kindnet_non_l2 says what to do." % (peer.node, peer.next_hop, trouble, peer.node)
+            )
         self.problems.append(Problem("route %s" % peer.cidr, message))
         self._verdict(peer, "fail", message)
 
@@ -318,12 +379,14 @@ def _position(routes: Sequence[Route], route: Route) -> int:
     return next(i for i, r in enumerate(routes) if r is route)
 
 
-def _difference(route: Route, peer: Peer) -> str:
+def _how_it_differs(route: Route, peer: Peer) -> str:
     """Why a route of ours is not the wanted one."""
     if route.type != UNICAST:
         return "is of type %s" % TYPES.get(route.type, str(route.type))
     if route.hops:
         return "has several next hops"
+    if route.gateway != peer.gateway and peer.how == VIA:
+        return "%s is now reached by a gateway, %s" % (peer.node, peer.next_hop)
     if route.gateway != peer.gateway:
         return "%s is now at %s" % (peer.node, peer.next_hop)
     if route.metric != METRIC[route.family]:

@@ -55,7 +55,7 @@ KERNEL, BOOT = 2, 3
 DEFAULT_TABLE, MAIN_TABLE, LOCAL_TABLE = 253, 254, 255
 UNIVERSE, LINK = 0, 253
 UNICAST, LOCAL, ANYCAST, THROW = 1, 2, 4, 9
-DEAD, LINKDOWN = 0x01, 0x10
+DEAD, FLAG_ONLINK, LINKDOWN = 0x01, 0x04, 0x10
 RTA_SRC = 2
 
 # What the kernel takes when no metric is given, and what `ip route` and kindnetd leave.
@@ -101,6 +101,8 @@ def route_text(route: Route, links: Dict[int, str]) -> str:
     for hop in route.hops:
         words += ["nexthop"] + (["via", address_text(route.family, hop.gateway)] if hop.gateway else [])
         words += ["dev", links[hop.oif]] if hop.oif in links else []
+    if route.flags & FLAG_ONLINK:
+        words.append("onlink")
     if route.nexthop_id:
         words += ["nhid", str(route.nexthop_id)]
     if route.table != MAIN_TABLE:

@@ -73,7 +73,7 @@ def read(section: Section, recorded: Optional[Section]) -> Live:
     if is_absent(section):
         if not own:
             return Live(own, own)
-    elif recorded is None and _wanted_routes.is_as_wanted(section, own):
+    elif recorded is None and _wanted_routes.is_as_wanted(section, own, _netlink.link_index):
         boot = (r for family in FAMILIES for r in _netlink.dump(family, table, BOOT)) if section.get("takeover") else ()
         if not _wanted_routes.could_be_taken_over(section, boot):
             return Live(own, None, _netlink.link_names() if any(r.flags & (DEAD | LINKDOWN) for r in own) else {})
@@ -167,6 +167,10 @@ def _section(params: Dict[str, Any], protocol: int, table: int) -> Section:
     refuse_overlap_with_node_network(nodes, params["node_name"], table)
     peers = _wanted_routes.peers_of(nodes, params["node_name"])
     section: Section = {"protocol": protocol, "table": table, "node_name": params["node_name"], "peers": peers}
+    if params["non_l2"] != _wanted_routes.FAIL:
+        decided = _decide_non_l2(params, peers, table)
+        if decided:
+            section["non_l2"] = decided
     if params["takeover"]:
         from ._rivals import refuse_takeover
 
@@ -177,6 +181,26 @@ def _section(params: Dict[str, Any], protocol: int, table: int) -> Section:
         # kindnetd's next hop is any of a peer's addresses.
         section["known_addresses"] = sorted(ip for n in nodes if n.name != params["node_name"] for ip in n.node_ips if ip not in next_hops)
     return section
+
+
+def _decide_non_l2(params: Dict[str, Any], peers: Sequence[Sequence[str]], table: int) -> Dict[str, List[str]]:
+    from . import _non_l2  # converge only
+    from ._links import RouteLookup
+    from ._on_link import OnLink
+    from ._route import covering, packed
+
+    gateway_of = _non_l2.parse_gateways(params["non_l2_gateways"])
+    interface = _non_l2.parse_interface(params["non_l2_interface"])
+    routes = _dump_all(_asked_tables(table), covering(packed(address) for _node, _cidr, address in peers))
+
+    def interface_to(address: str) -> str:
+        if interface:
+            return interface
+        with RouteLookup() as lookup:
+            found = lookup.interface_to(address)
+        return found[0] if found else ""
+
+    return _non_l2.decide(params["non_l2"], peers, OnLink(routes, table), gateway_of, interface_to)
 
 
 def refuse_overlap_with_node_network(nodes: Sequence[Node], node_name: str, table: int = MAIN_TABLE) -> None:

@@ -13,7 +13,7 @@ __metaclass__ = type
 import socket
 from collections import namedtuple
 
-from ._route import AF_INET, AF_INET6, BITS, BOOT, Route, covering, is_plain, packed
+from ._route import AF_INET, AF_INET6, BITS, BOOT, FLAG_ONLINK, Route, covering, is_plain, packed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,8 +31,14 @@ if TYPE_CHECKING:
         node: str
         cidr: str
         next_hop: str
+        how: str = ""  # of a peer that is not on-link: SKIP, VIA or ONLINK
+        device: str = ""  # with ONLINK, the interface
+        address: str = ""  # its own, where next_hop is that of a gateway
 else:
-    Peer = namedtuple("Peer", "family dst prefix gateway node cidr next_hop")
+    Peer = namedtuple("Peer", "family dst prefix gateway node cidr next_hop how device address", defaults=("", "", ""))
+
+# What becomes of a peer that is not on-link
+FAIL, SKIP, ONLINK, VIA = "fail", "skip", "onlink", "via"
 
 
 def peers_of(nodes: Iterable[Any], node_name: str) -> List[List[str]]:
@@ -54,27 +60,56 @@ def peers_of(nodes: Iterable[Any], node_name: str) -> List[List[str]]:
     return peers
 
 
-def parse_peer(entry: Sequence[str]) -> Peer:
+def parse_peers(section: Section) -> List[Peer]:
+    """The wanted routes of a section, those of peers that are not on-link as it was decided about them."""
+    decided: Dict[str, Sequence[str]] = section.get("non_l2", {})
+    return [parse_peer(entry, decided.get(entry[2], ())) for entry in section.get("peers", ())]
+
+
+def parse_peer(entry: Sequence[str], decided: Sequence[str] = ()) -> Peer:
     node, cidr, next_hop = entry
     address, _slash, prefix = cidr.partition("/")
     family, dst = packed(address)
-    return Peer(family, dst, int(prefix), packed(next_hop)[1], node, cidr, next_hop)
+    peer = Peer(family, dst, int(prefix), packed(next_hop)[1], node, cidr, next_hop)
+    if not decided:
+        return peer
+    if decided[0] == VIA:
+        gateway = decided[1]
+        return peer._replace(how=VIA, address=next_hop, next_hop=gateway, gateway=packed(gateway)[1] if gateway else b"")
+    return peer._replace(how=decided[0], address=next_hop, device=decided[1] if decided[0] == ONLINK else "")
 
 
-def is_as_wanted(section: Section, own: Sequence[Route]) -> bool:
-    """Whether the routes of ours are exactly those of ``section``: nothing is missing, left over or different."""
+def is_as_wanted(section: Section, own: Sequence[Route], index_of: Callable[[str], int] = lambda name: -1) -> bool:
+    """Whether the routes of ours are exactly those of ``section``: nothing is missing, left over or different.
+
+    :param index_of: the index of an interface; -1 if there is none.
+    """
     entries = section.get("peers", ())
-    if len(own) != len(entries):
+    decided: Dict[str, Sequence[str]] = section.get("non_l2", {})
+    if not decided and len(own) != len(entries):
         return False
     inet_pton = socket.inet_pton
-    wanted: Dict[Tuple[bytes, int], bytes] = {}
+    # To the next hop, and where this is said to be on-link, the interface
+    wanted: Dict[Tuple[bytes, int], Tuple[bytes, int]] = {}
     for _node, cidr, next_hop in entries:
+        interface = 0
+        if decided and next_hop in decided:
+            how = decided[next_hop]
+            if how[0] == SKIP:
+                continue
+            if not how[1]:
+                return False
+            if how[0] == VIA:
+                next_hop = how[1]
+            else:
+                interface = index_of(how[1])
         address, _slash, prefix = cidr.partition("/")
         family = AF_INET6 if ":" in cidr else AF_INET
-        wanted[inet_pton(family, address), int(prefix)] = inet_pton(family, next_hop)
+        wanted[inet_pton(family, address), int(prefix)] = (inet_pton(family, next_hop), interface)
     for route in own:
         # Once found it is taken out, so a second route to the same destination is one too many.
-        if wanted.pop((route.dst, route.prefix), None) != route.gateway or not is_plain(route):
+        found = (route.gateway, route.oif if route.flags & FLAG_ONLINK else 0)
+        if wanted.pop((route.dst, route.prefix), None) != found or not is_plain(route):
             return False
     return not wanted
 
@@ -94,9 +129,9 @@ def relevance(section: Section) -> Callable[[Route], bool]:
     So a host with a full routing table costs no memory for it, and what is planned is the same.
     """
     protocol, table = section["protocol"], section["table"]
-    peers = [parse_peer(p) for p in section.get("peers", ())]
+    peers = parse_peers(section)
     wanted = {(p.dst, p.prefix) for p in peers}
-    leads_to_a_hop = covering((p.family, p.gateway) for p in peers)
+    leads_to_a_hop = covering((p.family, p.gateway) for p in peers if p.gateway)
     clusters = [network_of(c) for c in section.get("cluster_cidrs", ())]
 
     def relevant(route: Route) -> bool:

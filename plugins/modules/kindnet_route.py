@@ -65,6 +65,30 @@ options:
       - C(ip route add) without a protocol leaves the same kind of route, so do not leave this on.
     type: bool
     default: false
+  non_l2:
+    description:
+      - What becomes of a peer whose address is on none of this host's links, so that the kernel would not take it as a next hop. The others
+        are routed to in any case.
+      - V(fail) - It is a problem of that peer, by name, and the module fails after all others have been routed to.
+      - V(skip) - It gets no route and is left to the network, which has to know where its pods are, as the routers of many clouds do. The
+        result names it.
+      - V(onlink) - Its route says that it is on-link nevertheless (C(onlink)), on O(non_l2_interface). For networks in which each host has
+        an address of its own alone, and a router that answers for all.
+      - V(via) - Its route leads to a gateway of O(non_l2_gateways), which has to be on-link, and to know where the peer's pods are.
+      - Which peers these are is decided by a run of this module and recorded. A peer that is on-link is routed to by its address whatever this says.
+    type: str
+    choices: [fail, skip, onlink, via]
+    default: fail
+  non_l2_interface:
+    description:
+      - With O(non_l2=onlink), the interface. By default the one by which this host reaches the peer.
+    type: str
+  non_l2_gateways:
+    description:
+      - With O(non_l2=via), the gateway of this host. One address, a list with one for each family, or a mapping from the names of peers
+        to either of these. A peer that has none of its family fails by name.
+      - Required if O(non_l2=via).
+    type: raw
   max_removals:
     description:
       - How many peers a run may take away. If the table lacks more of those that were there before, nothing is changed and all of them are named.
@@ -105,7 +129,7 @@ notes:
   - This module looks at every route to a peer's pod CIDR. A pass of C(kindnet-reconcile) looks at those of others only when a route of this
     collection is not as wanted, so that its cost does not grow with them. A foreign route that somebody later puts ahead of a right one is
     found by the next run of this module.
-  - All nodes have to be in one layer 2 domain. A next hop must be on-link, as the kernel asks for.
+  - Nodes are meant to be in one layer 2 domain, so that each is a next hop to the others. O(non_l2) says what happens elsewhere.
   - IPv6 routes of one metric that several programs add to are one multipath route to the kernel. If somebody appends a next hop to a route
     of this collection, that is a conflict, and it stays untouched.
 seealso:
@@ -143,6 +167,13 @@ EXAMPLES = r"""
     cluster_cidrs: [10.244.0.0/16]
     takeover: true
 
+- name: Route to peers in another network by the router between them
+  kindnet.host.kindnet_route:
+    node_name: "{{ inventory_hostname }}"
+    nodes: "{{ kindnet_table.nodes_json }}"
+    non_l2: via
+    non_l2_gateways: [172.18.0.1, "fc00:f853:ccd:e793::1"]
+
 - name: Take all routes of the collection out again
   kindnet.host.kindnet_route:
     state: absent
@@ -173,6 +204,7 @@ routes:
         - V(add), V(replace) or V(remove).
         - V(foreign) if a route of another protocol is right and serves the peer.
         - V(conflict) if a route of another protocol is in the way.
+        - V(skip) if the peer is left to the network, see O(non_l2).
         - V(fail) if the next hop is not on-link, or the kernel refused the change.
       type: str
       sample: add
@@ -250,6 +282,9 @@ OPTIONS = {
     "protocol": {"type": "int", "default": 107},
     "table": {"type": "str", "default": "main"},
     "takeover": {"type": "bool", "default": False},
+    "non_l2": {"type": "str", "default": "fail", "choices": ["fail", "skip", "onlink", "via"]},
+    "non_l2_interface": {"type": "str"},
+    "non_l2_gateways": {"type": "raw"},
     "max_removals": {"type": "int"},
     "removed_nodes": {"type": "list", "elements": "str", "default": []},
     "force_removals": {"type": "bool", "default": False},
@@ -260,7 +295,7 @@ OPTIONS = {
 def main():
     module = AnsibleModule(
         argument_spec=dict(COMMON_OPTIONS, **OPTIONS),
-        required_if=[("state", "present", ["nodes", "node_name"])],
+        required_if=[("state", "present", ["nodes", "node_name"]), ("non_l2", "via", ["non_l2_gateways"])],
         supports_check_mode=True,
     )
     run(module, _routes, _routes.result)

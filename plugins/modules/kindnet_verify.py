@@ -99,10 +99,10 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.kindnet.host.plugins.module_utils import _daemons, _firewall, _neighbours, _plan_chain, _plan_forward
+from ansible_collections.kindnet.host.plugins.module_utils import _daemons, _desired, _firewall, _neighbours, _plan_chain, _plan_forward
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.module_utils._module import short_invocation
-from ansible_collections.kindnet.host.plugins.module_utils._node_table import family_of, find_node, parse_nodes
+from ansible_collections.kindnet.host.plugins.module_utils._node_table import family_of, find_node, parse_nodes, shorten
 
 RECONCILE = "/usr/local/sbin/kindnet-reconcile"
 CONVERGE = "Run playbooks/kindnet.yml against this host."
@@ -227,13 +227,27 @@ def route_problem(answer, next_hop):
     return ""
 
 
-def routes(findings, peers, families):
+def decided_about():
+    """How the last converge decided to reach peers that are not on-link, by address."""
+    try:
+        return _desired.load().sections.get("routes", {}).get("non_l2", {})
+    except KindnetError:
+        return {}  # drift has told it
+
+
+def routes(findings, peers, families, decided):
     wanted = []
+    left = []
     for peer in peers:
         for cidr in peer.pod_cidrs:
             hops = [ip for ip in peer.node_ips if family_of(ip) == family_of(cidr)]
             if hops and family_of(cidr) in families:
-                wanted.append((peer.name, cidr, first_pod(cidr), hops[0]))
+                how = decided.get(hops[0], ())
+                if how[:1] == ["skip"]:
+                    left.append("%s (%s)" % (peer.name, hops[0]))
+                    continue
+                # The gateway of a peer that is not on-link
+                wanted.append((peer.name, cidr, first_pod(cidr), how[1] if how[:1] == ["via"] and how[1] else hops[0]))
     answers = route_lookups([address for _name, _cidr, address, _hop in wanted]) if wanted else {}
     for name, cidr, address, hop in wanted:
         problem = route_problem(answers.get(address), hop)
@@ -241,6 +255,8 @@ def routes(findings, peers, families):
             findings.problem("route to %s of %s" % (cidr, name), "%s. %s" % (problem, CONVERGE))
         else:
             findings.routes += 1
+    if left:
+        findings.notes.append("not on-link, and left to the network (kindnet_non_l2 is skip): %s" % shorten(list(dict.fromkeys(left))))
 
 
 def dropping_chains(chains):
@@ -395,7 +411,7 @@ def main():
         forwarding(findings, families)
         firewall(findings, families, params["cluster_cidrs"])
         daemons(findings, params["cluster_cidrs"])
-        routes(findings, peers, families)
+        routes(findings, peers, families, decided_about())
         if params["ping"]:
             ping(findings, peers, families, params["ping_timeout"])
     except KindnetError as e:

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
-from route_host import RouteHost, node, table_of
+from route_host import RouteHost, node, quartet, table_of
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -40,28 +40,6 @@ def server():
 def host(server):
     server.fresh()
     return server
-
-
-def quartet(host, expect_failure=False, expect_change=True, **args):
-    """Check, real, repeat, repeat with check: predicted is what is done, then nothing is left to do. The result of the real run."""
-    before, recorded = host.routes(), host.desired()
-    predicted = host.module(check=True, read_only=True, **args)
-    assert host.routes() == before and host.desired() == recorded
-    real = host.module(**args)
-    for key in ("changed", "changes", "diff", "routes", "unchanged", "problems", "notes", "failed"):
-        assert predicted.get(key) == real.get(key), (key, predicted, real)
-    assert bool(real.get("failed")) == expect_failure, real
-    # The table's changes are told apart from its being recorded.
-    assert any(c["subject"].startswith("route ") for c in real["changes"]) == expect_change, real
-    after = host.routes()
-    for check in (False, True):
-        again = host.module(check=check, read_only=check, **args)
-        assert again["changed"] is False and again["changes"] == [], again
-        assert again["problems"] == real["problems"]
-        assert host.routes() == after
-    if args.get("persist", True):
-        assert host.a_pass(read_only=True)["changes"] == []
-    return real
 
 
 # name: what is there before; to which destination; what `ip route` prints for it afterwards; which peer fails; action of that route
