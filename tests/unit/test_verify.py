@@ -9,6 +9,7 @@ __metaclass__ = type
 
 import pytest
 from ansible_collections.kindnet.host.plugins.module_utils import _plan_chain, _plan_forward
+from ansible_collections.kindnet.host.plugins.module_utils._node_table import Node
 from ansible_collections.kindnet.host.plugins.modules import kindnet_verify as verify
 
 HOP = "172.18.0.3"
@@ -31,6 +32,20 @@ GOOD = {"dst": "10.244.1.2", "gateway": HOP, "dev": "eth0", "prefsrc": "172.18.0
 def test_route_problem(answer, expected):
     assert expected in verify.route_problem(answer, HOP)
     assert bool(expected) == bool(verify.route_problem(answer, HOP))
+
+
+def test_peers_that_are_not_on_link(monkeypatch):
+    """What was decided about them is what a packet is expected to do."""
+    peers = [Node(name, (ip,), ("10.244.%d.0/24" % i,)) for i, (name, ip) in enumerate([("near", HOP), ("far", "10.20.0.9"), ("left", "10.20.0.8")], 1)]
+    hops = {"10.244.1.2": HOP, "10.244.2.2": "172.18.0.1"}
+    monkeypatch.setattr(verify, "route_lookups", lambda addresses: {a: dict(GOOD, dst=a, gateway=hops[a]) for a in addresses})
+    findings = verify.Findings()
+    verify.routes(findings, peers, [4], {"10.20.0.9": ["via", "172.18.0.1"], "10.20.0.8": ["skip"]})
+    assert (findings.problems, findings.routes) == ([], 2)
+    assert len(findings.notes) == 1 and "left (10.20.0.8)" in findings.notes[0]
+    findings = verify.Findings()
+    verify.routes(findings, peers[:2], [4], {"10.20.0.9": ["onlink", "eth0"]})
+    assert [p["subject"] for p in findings.problems] == ["route to 10.244.2.0/24 of far"]
 
 
 @pytest.mark.parametrize("cidr, address", [("10.244.1.0/24", "10.244.1.2"), ("fd00:1::/64", "fd00:1::2")])
