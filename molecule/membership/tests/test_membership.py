@@ -8,15 +8,14 @@ What a host holds is read from the ledger as the plain YAML that it is, and comp
 
 from __future__ import annotations
 
-import re
-import shlex
 import shutil
-import time
+from contextlib import ExitStack, contextmanager
 from typing import Any, Iterator
 
 import pytest
 import yaml
-from nodes import CHAIN, CONFLIST, PROTOCOL, ROOT, Node, RouteWatch, Run, assert_converged, lab, load_inventory, play, until
+from nodes import CHAIN, CONFLIST, PROTOCOL, ROOT, Node, RouteWatch, Run, assert_converged, lab, load_inventory, play
+from traffic import Pod, Traffic
 
 FOLDER = ROOT / ".lab/membership"
 INVENTORY = FOLDER / "inventory.yml"
@@ -75,74 +74,40 @@ def cluster() -> Cluster:
 @pytest.fixture(scope="module")
 def pods(cluster: Cluster) -> Iterator[Pods]:
     pods = Pods(cluster)
+    for name in cluster.handles:
+        lab("pods", "remove", name, POD)  # what a run that was cut off left
     yield pods
-    for name in list(cluster.handles):
+    for name in cluster.handles:
         pods.remove(name)
 
 
-class Pods:
-    """A pod on each node that is given one, by containerd."""
+class Pods(dict[str, Pod]):
+    """A pod on each node that is given one."""
 
     def __init__(self, cluster: Cluster) -> None:
+        super().__init__()
         self.cluster = cluster
-        self.where: dict[str, tuple[str, str]] = {}  # the way in, and the address
 
     def start(self, name: str) -> None:
         lab("pods", "add", name, POD)
-        node = self.cluster.handles[name]
-        pid = node.sh(f"ctr task list | awk '$1 == \"{POD}\" {{ print $2 }}'").strip()
-        enter = f"nsenter --target {pid} --net "
-        (link,) = node.json(f"{enter}ip -json -4 address show dev eth0")
-        self.where[name] = enter, link["addr_info"][0]["local"]
+        self[name] = Pod(self.cluster.handles[name], POD)
 
     def remove(self, name: str) -> None:
-        if self.where.pop(name, None):
+        if self.pop(name, None):
             lab("pods", "remove", name, POD)
 
     def ping(self, source: str, target: str) -> str:
         """One packet from pod to pod."""
-        enter, _address = self.where[source]
-        return self.cluster.handles[source].run(f"{enter}ping -c 1 -W 2 {self.where[target][1]}").stdout
+        return self[source].node.run(f"{self[source].enter}ping -c 1 -W 2 {self[target].address}").stdout
 
-
-class Pings:
-    """Packets from pod to pod, ten a second, while something else happens."""
-
-    def __init__(self, pods: Pods, *pairs: tuple[str, str]) -> None:
-        self.pods, self.pairs, self.name = pods, pairs, f"ping-{time.monotonic_ns()}"
-
-    def __enter__(self) -> Pings:
-        for source, target in self.pairs:
-            enter, _address = self.pods.where[source]
-            ping = f"exec {enter}ping -n -O -i 0.1 {self.pods.where[target][1]} >/run/{self.name}-{target} 2>&1"
-            self.node(source).sh(f"systemd-run --quiet --collect --unit={self.name}-{target} sh -c {shlex.quote(ping)}")
-        for source, target in self.pairs:
-            until("a ping is answered", lambda s=source, t=target: "bytes from" in self.node(s).run(f"cat /run/{self.name}-{t}").stdout or None)
-        return self
-
-    def node(self, source: str) -> Node:
-        return self.pods.cluster.handles[source]
-
-    def lost(self) -> dict[str, str]:
-        """By pair, what was not answered. Ends the pings."""
-        found = {}
-        for source, target in self.pairs:
-            self.node(source).sh(f"systemctl kill --signal=INT {self.name}-{target}")
-            until("it ends", lambda s=source, t=target: self.node(s).run(f"systemctl is-active --quiet {self.name}-{t}").rc or None)
-            out = self.node(source).read(f"/run/{self.name}-{target}")
-            summary = re.search(r"(\d+) packets transmitted, (\d+) received", out)
-            assert summary, out
-            sent, received = map(int, summary.groups())
-            assert sent > 10, out
-            # The last one may still have been under way when it ended.
-            unanswered = [line for line in out.splitlines() if "no answer" in line or "nreachable" in line]
-            if unanswered or received < sent - 1:
-                found[f"{source} to {target}"] = f"{sent - received} of {sent}: {unanswered[:3]}"
-        return found
-
-    def __exit__(self, *unused: Any) -> None:
-        for source, target in self.pairs:
-            self.node(source).run(f"systemctl stop {self.name}-{target}; rm -f /run/{self.name}-{target}")
+    @contextmanager
+    def undisturbed(self, *pairs: tuple[str, str]) -> Iterator[None]:
+        """What goes on in the body costs no packet from pod to pod of these pairs."""
+        with ExitStack() as stack:
+            flows = [stack.enter_context(Traffic(self[source], self[target])) for source, target in pairs]
+            yield
+            for flow in flows:
+                flow.assert_nothing_lost(seen_as=flow.source.address)
 
 
 RING = ((CONTROL, WORKER), (WORKER, WORKER2), (WORKER2, CONTROL))
@@ -183,10 +148,9 @@ def test_a_node_joins(cluster: Cluster, pods: Pods) -> None:
     # First in the inventory, and the others in another order: nobody moves.
     cluster.write(WORKER3, WORKER2, CONTROL, WORKER, worker2={"kindnet_node_interface": "eth0"})
     before = cluster.ledger["pod_cidrs"]
-    with Pings(pods, *RING) as pings:
+    with pods.undisturbed(*RING):
         run = cluster.converge()
         assert run.rc == 0, run.output
-        assert pings.lost() == {}
     assert cluster.ledger["pod_cidrs"] == {**before, WORKER3: ["10.244.3.0/24"]}
     for node in cluster.nodes.values():
         assert_converged(node, cluster.nodes)
@@ -199,12 +163,11 @@ def test_a_peer_has_a_new_address(cluster: Cluster, pods: Pods) -> None:
     cluster.handles[WORKER3].sh(f"ip address add {MOVED}/16 dev eth0")
     cluster.write(WORKER3, WORKER2, CONTROL, WORKER, worker2={"kindnet_node_interface": "eth0"}, worker3={"kindnet_node_ips": [MOVED]})
     watched = cluster.handles[WORKER]
-    with Pings(pods, *RING, (CONTROL, WORKER3)) as pings, RouteWatch(watched) as watch:
+    # Not even those on the way that changes lose any.
+    with pods.undisturbed(*RING, (CONTROL, WORKER3)), RouteWatch(watched) as watch:
         run = cluster.converge()
         assert run.rc == 0, run.output
         seen = [line for line in watch.changes() if "10.244." in line]
-        # Not even those on the way that changes.
-        assert pings.lost() == {}
     assert [line.split(" dev ")[0] for line in seen] == [f"10.244.3.0/24 via {MOVED}"], "one replace, and no moment without a route"
     for node in cluster.nodes.values():
         assert_converged(node, cluster.nodes)
@@ -222,7 +185,7 @@ def test_a_pod_cidr_does_not_change_under_running_pods(cluster: Cluster, pods: P
     cluster.write(WORKER3, WORKER2, CONTROL, WORKER, worker2={"kindnet_node_interface": "eth0"}, worker3=moved)
     run = cluster.converge()
     assert run.rc != 0 and run.changed == []
-    assert pods.where[WORKER3][1] in " ".join(run.output.split())
+    assert pods[WORKER3].address in " ".join(run.output.split())
     assert LEDGER.read_text() == before
     assert "ttl=62 " in pods.ping(CONTROL, WORKER3)
 
@@ -230,11 +193,10 @@ def test_a_pod_cidr_does_not_change_under_running_pods(cluster: Cluster, pods: P
 def test_a_peer_has_a_new_pod_cidr(cluster: Cluster, pods: Pods) -> None:
     pods.remove(WORKER3)
     watched = cluster.handles[WORKER]
-    with Pings(pods, *RING) as pings, RouteWatch(watched) as watch:
+    with pods.undisturbed(*RING), RouteWatch(watched) as watch:
         run = cluster.converge()
         assert run.rc == 0, run.output
         seen = [line.split(" dev ")[0] for line in watch.changes() if "10.244." in line]
-        assert pings.lost() == {}
     assert seen == [f"10.244.77.0/24 via {MOVED}", f"Deleted 10.244.3.0/24 via {MOVED}"], "the new route first"
     assert cluster.ledger["pod_cidrs"][WORKER3] == ["10.244.77.0/24"]
     assert cluster.ledger["freed_pod_cidrs"] == ["10.244.3.0/24"]
@@ -250,10 +212,9 @@ def test_a_node_is_down_while_another_changes(cluster: Cluster, pods: Pods) -> N
     cluster.handles[WORKER3].sh(f"ip address add {MOVED[:-1]}6/16 dev eth0")
     declared = {**cluster.hosts[WORKER3], "kindnet_node_ips": [f"{MOVED[:-1]}6"]}
     cluster.write(WORKER3, WORKER2, CONTROL, WORKER, worker2={"kindnet_node_interface": "eth0"}, worker3=declared)
-    with Pings(pods, (CONTROL, WORKER), (WORKER, WORKER3)) as pings:
+    with pods.undisturbed((CONTROL, WORKER), (WORKER, WORKER3)):
         run = cluster.converge()
         assert run.unreachable == [WORKER2] and run.failed == [], run.output
-        assert pings.lost() == {}
     # The one that is down stays a member, though its address would have to be asked for.
     for name in (CONTROL, WORKER, WORKER3):
         assert_converged(cluster.nodes[name], cluster.nodes)
@@ -288,7 +249,7 @@ def test_a_node_with_pods_is_not_removed(cluster: Cluster, pods: Pods) -> None:
     before = LEDGER.read_text()
     run = cluster.remove(WORKER3)
     assert run.rc != 0 and run.changed == []
-    assert pods.where[WORKER3][1] in run.messages(WORKER3)
+    assert pods[WORKER3].address in run.messages(WORKER3)
     assert LEDGER.read_text() == before
     for node in cluster.nodes.values():
         assert_converged(node, cluster.nodes)
@@ -308,10 +269,9 @@ def test_a_node_leaves(cluster: Cluster, pods: Pods) -> None:
     block = cluster.ledger["pod_cidrs"][WORKER3]
     predicted = cluster.remove(WORKER3, "--check")
     assert predicted.rc == 0, predicted.output
-    with Pings(pods, *RING) as pings:
+    with pods.undisturbed(*RING):
         run = cluster.remove(WORKER3)
         assert run.rc == 0, run.output
-        assert pings.lost() == {}
     assert predicted.pairs() == run.pairs()
     assert "Take it out of the inventory" in run.output
     gone = cluster.handles[WORKER3]
@@ -338,15 +298,14 @@ def assert_clean(node: Node) -> None:
     assert CHAIN not in node.sh("iptables-save")
     assert node.run(f"test -e {CONFLIST} -o -e /etc/kindnet").rc != 0
     assert node.sh(f"ip route show table all proto {PROTOCOL}") == ""
-    assert node.sh("systemctl list-unit-files 'kindnet*' --no-legend") == ""
+    assert node.run("systemctl list-unit-files 'kindnet*' --no-legend").stdout == ""
 
 
 def test_it_joins_again_with_a_block_that_nobody_ever_had(cluster: Cluster, pods: Pods) -> None:
     cluster.write(WORKER2, CONTROL, WORKER, WORKER3, worker2={"kindnet_node_interface": "eth0"})
-    with Pings(pods, *RING) as pings:
+    with pods.undisturbed(*RING):
         run = cluster.converge()
         assert run.rc == 0, run.output
-        assert pings.lost() == {}
     assert cluster.ledger["pod_cidrs"][WORKER3] == ["10.244.4.0/24"]
     for node in cluster.nodes.values():
         assert_converged(node, cluster.nodes)
@@ -355,10 +314,9 @@ def test_it_joins_again_with_a_block_that_nobody_ever_had(cluster: Cluster, pods
 def test_one_that_cannot_be_reached_is_removed(cluster: Cluster, pods: Pods) -> None:
     lab("nodes", "stop", WORKER3)
     try:
-        with Pings(pods, *RING) as pings:
+        with pods.undisturbed(*RING):
             run = cluster.remove(WORKER3)
             assert run.rc == 0, run.output
-            assert pings.lost() == {}
         assert "could not be reached" in run.output
         assert cluster.ledger["freed_pod_cidrs"][-1:] == ["10.244.4.0/24"]
         # The operator does as told, and nothing else is to be done.
