@@ -88,7 +88,10 @@ def table(*nodes: Any, **options: Any) -> dict[str, Any]:
 
 def peer(ips: Any = "172.18.0.5", cidrs: Any = "10.244.3.0/24", name: str = "three") -> dict[str, Any]:
     """This table's third peer, otherwise."""
-    as_list = lambda v: v.split() if isinstance(v, str) else v  # noqa: E731
+
+    def as_list(value: Any) -> Any:
+        return value.split() if isinstance(value, str) else value
+
     return {"name": name, "node_ips": as_list(ips), "pod_cidrs": as_list(cidrs)}
 
 
@@ -273,7 +276,7 @@ def test_a_peer_that_is_not_on_link_costs_that_peer(host):
     before = host.foreign()
     message = (
         "me: route 10.244.3.0/24: peer three: its next hop 172.19.0.5 is not on-link: no interface of this host is in its network."
-        " Correct kindnet_node_ips of three, or the interface of the node network on this host."
+        " Correct kindnet_node_ips of three, or the interface of the node network on this host; of a peer in another network, kindnet_non_l2 says what to do."
     )
     try:
         results = [host.module(check=check, nodes=[ME, ONE, TWO, off, new], node_name="me") for check in (True, False)]
