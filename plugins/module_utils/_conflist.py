@@ -152,7 +152,7 @@ def _paths_of(recorded: Section) -> Dict[str, str]:
     """Where the recorded configuration is and was, and the name of its network there."""
     if not recorded:
         return {}
-    return dict([(recorded["path"], recorded["conflist"]["name"])] + [(p, n) for p, n in recorded["former_paths"]])
+    return dict([(recorded["path"], recorded["conflist"]["name"]), *recorded["former_paths"]])
 
 
 def _parse_path(path: Any) -> str:
