@@ -33,14 +33,15 @@ def enter(namespaces):
 
 
 def fresh():
-    # Namespaces that nobody has been in, an empty /run, and an /etc of which nothing is kept.
+    # Namespaces that nobody has been in, an empty /run, and an /etc and a /var/lib of which nothing is kept.
     enter(NEWNET)
     if os.path.ismount("/run") and os.path.isdir("/run/etc"):
-        run("umount", "/etc", "/run")
+        run("umount", "/var/lib", "/etc", "/run")
     run("mount", "-t", "tmpfs", "-o", "mode=755", "none", "/run")
-    os.mkdir("/run/etc")
-    os.mkdir("/run/work")
-    run("mount", "-t", "overlay", "overlay", "-o", "lowerdir=/etc,upperdir=/run/etc,workdir=/run/work", "/etc")
+    for place in ("etc", "var/lib"):
+        os.makedirs("/run/%s" % place)
+        os.makedirs("/run/work/%s" % place)
+        run("mount", "-t", "overlay", "overlay", "-o", "lowerdir=/%s,upperdir=/run/%s,workdir=/run/work/%s" % (place, place, place), "/" + place)
     for command in sys.argv[1].split(";"):
         run(*command.split())
 
@@ -168,7 +169,7 @@ class RouteHost:
 
     def start(self, what: str, args: dict[str, Any] | None = None, **request: Any) -> int:
         """Begin a run; its process id. ``finish`` has to follow."""
-        defaults = {"what": what, "args": args or {}, "read_only": False, "without_pyroute2": False, "uid": 0}
+        defaults = {"what": what, "name": "kindnet_route", "args": args or {}, "read_only": False, "without_pyroute2": False, "uid": 0}
         self._send(dict(defaults, **request))
         pid: int = json.loads(self._line())[0]
         return pid
