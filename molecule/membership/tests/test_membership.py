@@ -160,7 +160,7 @@ def test_a_node_joins(cluster: Cluster, pods: Pods) -> None:
 
 
 def test_a_peer_has_a_new_address(cluster: Cluster, pods: Pods) -> None:
-    cluster.handles[WORKER3].sh(f"ip address add {MOVED}/16 dev eth0")
+    cluster.handles[WORKER3].sh(f"ip address replace {MOVED}/16 dev eth0")
     cluster.write(WORKER3, WORKER2, CONTROL, WORKER, worker2={"kindnet_node_interface": "eth0"}, worker3={"kindnet_node_ips": [MOVED]})
     watched = cluster.handles[WORKER]
     # Not even those on the way that changes lose any.
@@ -209,7 +209,7 @@ def test_a_peer_has_a_new_pod_cidr(cluster: Cluster, pods: Pods) -> None:
 def test_a_node_is_down_while_another_changes(cluster: Cluster, pods: Pods) -> None:
     pods.remove(WORKER2)
     lab("nodes", "stop", WORKER2)
-    cluster.handles[WORKER3].sh(f"ip address add {MOVED[:-1]}6/16 dev eth0")
+    cluster.handles[WORKER3].sh(f"ip address replace {MOVED[:-1]}6/16 dev eth0")
     declared = {**cluster.hosts[WORKER3], "kindnet_node_ips": [f"{MOVED[:-1]}6"]}
     cluster.write(WORKER3, WORKER2, CONTROL, WORKER, worker2={"kindnet_node_interface": "eth0"}, worker3=declared)
     with pods.undisturbed((CONTROL, WORKER), (WORKER, WORKER3)):
