@@ -7,6 +7,7 @@ from __future__ import annotations
 
 __metaclass__ = type
 
+import errno
 import os
 import stat
 from collections import namedtuple
@@ -145,12 +146,14 @@ def make_folder(folder: str) -> None:
 
 
 def remove_folder(folder: str) -> None:
-    """Remove an empty folder. One that somebody put something into meanwhile stays."""
+    """Remove an empty folder. A mount point stays: it is the host's."""
     try:
         os.rmdir(folder)
     except FileNotFoundError:
         pass
     except OSError as e:
+        if e.errno == errno.EBUSY:
+            return
         raise KindnetError(folder, e.strerror, "cannot be removed", "Look what is in it.")
 
 
