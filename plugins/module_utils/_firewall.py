@@ -215,9 +215,12 @@ class Iptables:
                 "Look with 'nft list ruleset', move those rules to a table of their own, or set flavour: legacy.",
             )
         if "can't initialize" in said or "do you need to insmod" in said:
-            raise KindnetError(
-                name, said, "the kernel does not offer a %s table" % table, "Load its modules (nf_nat, xt_MASQUERADE), or choose the other flavour."
-            )
+            modules = "nf_nat, xt_MASQUERADE"
+            if self.flavour == "legacy":
+                modules = "%s_%s, xt_MASQUERADE" % ("iptable" if family == "ipv4" else "ip6table", table)
+            # The service of a pass may not load modules; this is how they are there after a reboot.
+            remedy = "Load its modules (%s) with modprobe, and name them in a file of /etc/modules-load.d; or choose the other flavour." % modules
+            raise KindnetError(name, said, "the kernel does not offer a %s table" % table, remedy)
         line = re.search(r"line:? (\d+)", said)
         if script and line and int(line.group(1)) <= script.count("\n"):
             said += " [%s]" % script.split("\n")[int(line.group(1)) - 1]

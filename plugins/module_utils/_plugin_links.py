@@ -57,8 +57,8 @@ def resolve(params: Dict[str, Any], recorded: Optional[Section]) -> Section:
     links: Dict[str, str] = {}
     for name in params["plugins"]:
         path = os.path.join(bin_dir, _parse_name(name))
-        target, leads = _place(path)
-        if path not in ours and (leads or os.path.lexists(path) and os.path.dirname(target) not in source_dirs):
+        leads = _place(path)[1]
+        if path not in ours and leads:
             continue  # the administrator's, or another package's
         if leads:  # ours, and whatever became of it, it works
             links[path] = ours[path]
@@ -95,8 +95,9 @@ def read(section: Section, recorded: Optional[Section]) -> Actual:
         priors = _before.recorded(section["former"])
     elif recorded is not None:
         known = dict(recorded.get("links", {}), **recorded.get("former", {}))
-        # Links of others that lead nowhere.
-        priors = _before.unrecorded(path for path, (target, leads) in places.items() if target and not leads and path not in known)
+        # Links of others that lead nowhere, and that a converge makes ours.
+        replaced = (p for p, (target, leads) in places.items() if not leads and os.path.dirname(target) in section["source_dirs"])
+        priors = _before.unrecorded(path for path in replaced if path not in known)
     return Actual(places, tuple(leftovers), folders, priors)
 
 
@@ -104,7 +105,6 @@ def plan(section: Section, actual: Actual) -> Plan:
     """See :class:`_converge.Concern`."""
     changes: List[Change] = []
     problems: List[Problem] = []
-    notes: List[str] = []
     links: Dict[str, str] = section.get("links", {})
     changes += _before.remembering(actual.priors)
     if links:
@@ -124,7 +124,8 @@ def plan(section: Section, actual: Actual) -> Plan:
         elif os.path.dirname(target) in section["source_dirs"]:
             changes.append(Change("link " + path, "replace", "-> " + target, "-> " + wanted, "it leads nowhere", (LINK, path, wanted)))
         else:
-            notes.append("%s leads nowhere (%s), and we did not make it." % (path, ascii(target)))
+            message = "leads nowhere (%s), and is not ours to change: no pod can start. Put back what it leads to, or remove it." % ascii(target)
+            problems.append(Problem("link " + path, message))
     for path, was in sorted(section["former"].items()):
         target = actual.places.get(path, NOTHING)[0]
         if target and (target == was or os.path.dirname(target) in section["source_dirs"]):
@@ -132,7 +133,7 @@ def plan(section: Section, actual: Actual) -> Plan:
     if not links:
         for folder in _files.left_empty(section["made_folders"], actual.folders, [c.op[1] for c in changes]):
             changes.append(Change("folder " + folder, "remove", "empty", "", "we made it, and nothing else is in it", (REMOVE_FOLDER, folder)))
-    done = Plan(tuple(changes), tuple(problems), tuple(notes))
+    done = Plan(tuple(changes), tuple(problems))
     return _before.putting_back(done, actual.priors) if section.get("state") == "absent" else done
 
 

@@ -87,12 +87,13 @@ changes:
       type: str
       sample: container runtimes look there
 problems:
-  description: What is wanted and not so. The module fails if there is one, after everything else was changed.
+  description: What is wanted and not so, such as a link of somebody else's that leads nowhere. The module fails if there is one, after everything else
+    was changed.
   returned: always
   type: list
   elements: dict
 notes:
-  description: What is worth knowing, such as a link of somebody else's that leads nowhere.
+  description: What is worth knowing.
   returned: success
   type: list
   elements: str

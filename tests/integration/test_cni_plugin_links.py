@@ -84,6 +84,19 @@ def test_a_link_of_others_that_led_nowhere_comes_back(host):
     assert not host.exists("/var/lib/kindnet")
 
 
+def test_a_link_of_others_that_leads_elsewhere_and_nowhere_is_a_problem(host):
+    host.sh("mkdir -p %s; ln -s /srv/ptp %s/ptp" % (BIN, BIN))
+    for check in (True, False):
+        result = host.module(MODULE, {}, check)
+        assert result["failed"] and "link %s/ptp: leads nowhere ('/srv/ptp'), and is not ours to change" % BIN in result["msg"]
+        assert [c["subject"] for c in result["changes"] if c["subject"].startswith("link ")] == ["link %s/%s" % (BIN, p) for p in FOUR if p != "ptp"]
+    assert host.sh("readlink %s/ptp; ls -A %s" % (BIN, BIN)).split() == ["/srv/ptp"] + FOUR
+    assert not host.exists("/var/lib/kindnet")
+    host.sh("rm %s/ptp" % BIN)
+    host.quartet(MODULE, {})
+    assert set(links(host)) == set(FOUR)
+
+
 def test_absent_takes_away_nothing_that_became_somebody_elses(host):
     host.quartet(MODULE, {})
     host.sh("rm %s/ptp %s/portmap; cp /usr/lib/cni/ptp %s; ln -s /srv/portmap %s/portmap" % (BIN, BIN, BIN, BIN))
