@@ -77,6 +77,12 @@ def read(section: Section, recorded: Optional[Section]) -> Live:
         boot = (r for family in FAMILIES for r in _netlink.dump(family, table, BOOT)) if section.get("takeover") else ()
         if not _wanted_routes.could_be_taken_over(section, boot):
             return Live(own, None, _netlink.link_names() if any(r.flags & (DEAD | LINKDOWN) for r in own) else {})
+    return read_all(section)
+
+
+def read_all(section: Section) -> Live:
+    """With the foreign routes, one of which may be ahead of a route of ours that is as wanted."""
+    protocol, table = section["protocol"], section["table"]
     relevant = _wanted_routes.relevance(section)
     everything = _dump_all([table] if is_absent(section) else _asked_tables(table), relevant)
     own = tuple(r for r in everything if r.table == table and r.protocol == protocol)

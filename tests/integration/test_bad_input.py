@@ -291,6 +291,25 @@ def test_a_peer_that_is_not_on_link_costs_that_peer(host):
         host.reconcile()
 
 
+@pytest.mark.parametrize(
+    "ahead",
+    ["ip -6 route add blackhole fd00:10:244:1::/64 metric 10", "ip route prepend 10.244.1.0/24 via 172.18.0.9 proto static"],
+)
+def test_a_check_sees_a_foreign_route_put_ahead_of_ours(host, ahead):
+    """A pass, which has its routes as recorded, has no time to look for that; a person who asks is told, and ours stays."""
+    cidr = "fd00:10:244:1::/64" if "-6" in ahead else "10.244.1.0/24"
+    assert host.reconcile("--check") == "exit code 0\n"
+    host.sh(ahead)
+    before = host.sh(SNAPSHOT)
+    try:
+        told = host.reconcile("--check")
+        assert told.startswith("problem: route %s: peer one: a foreign route is in the way" % cidr) and told.endswith("exit code 1\n"), told
+        assert len(told.splitlines()) == 2 and host.sh(SNAPSHOT) == before
+    finally:
+        host.sh(ahead.replace(" add ", " del ").replace(" prepend ", " del "))
+    assert host.reconcile("--check") == "exit code 0\n"
+
+
 def test_many_problems_are_told_in_brief(host):
     """All peers behind a link that is down are one thing to read, not thousands of lines; each is named, and the first of them with what is wrong."""
     many = [node("peer%d" % i, "172.19.0.%d" % i, "10.101.%d.0/24" % i) for i in range(1, 61)]
