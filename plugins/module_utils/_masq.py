@@ -13,7 +13,7 @@ from collections import namedtuple
 from ._errors import KindnetError
 from ._firewall import BACKENDS, default_flavour
 from ._plan import Plan, Problem
-from ._plan_chain import FAMILIES, FLAVOURS, Place, chain_subject, command, family_of, plan_chain, plan_removal, shown, still_used
+from ._plan_chain import FAMILIES, FLAVOURS, Place, chain_subject, command, family_of, is_ours, plan_chain, plan_removal, shown, still_used
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,6 +69,9 @@ def resolve(params: Dict[str, Any], recorded: Optional[Section]) -> Section:
     cidrs = networks(params["cluster_cidrs"] or [])
     families = sorted({family_of(cidr) for cidr in cidrs})
     holders = [flavour for flavour in FLAVOURS if any(BACKENDS[flavour].has_chain(family, chain, lock_wait) for family in FAMILIES)]
+    if not recorded or recorded["chain"] != chain:
+        for holder in holders:
+            _refuse_chain_of_others(holder, chain, lock_wait)
     flavour = params["flavour"]
     if flavour == "auto":
         if recorded and recorded["flavour"] in holders:
@@ -86,6 +89,21 @@ def resolve(params: Dict[str, Any], recorded: Optional[Section]) -> Section:
     if left:
         section["former"] = left
     return section
+
+
+def _refuse_chain_of_others(flavour: str, chain: str, lock_wait: int) -> None:
+    """Raise if a chain that nobody recorded is not ours, nor kindnetd's."""
+    for family in FAMILIES:
+        found = BACKENDS[flavour].read_for_removal(family, chain, lock_wait)
+        if is_ours(chain, found):
+            continue
+        rules = ["-A %s %s" % (chain, rule) for rule in found.rules or ()] + list(found.references)
+        raise KindnetError(
+            "chain",
+            repr(chain),
+            "is a chain of somebody else's: %s -t nat %s; nothing was changed" % (command(Place(flavour, family)), shown(rules[0])),
+            "Write a name that nobody has, such as KIND-MASQ-AGENT; if the chain is a leftover, delete its rules first.",
+        )
 
 
 def flavour_today(chain: str) -> Tuple[str, str]:
@@ -132,6 +150,7 @@ def plan(section: Section, actual: Actual) -> Plan:
     absent = section.get("state") == "absent"
     changes: List[Change] = []
     problems: List[Problem] = []
+    notes: List[str] = []
     details: Dict[str, Dict[str, Any]] = {}
     for place, found in actual.wanted:
         if isinstance(found, KindnetError):
@@ -143,6 +162,9 @@ def plan(section: Section, actual: Actual) -> Plan:
     for place, chain, found in actual.leftovers:
         if isinstance(found, KindnetError):
             problems.append(Problem(chain_subject(place, chain), str(found)))
+            continue
+        if not is_ours(chain, found):
+            notes.append("%s is somebody else's by now, and stays" % chain_subject(place, chain))
             continue
         if absent:
             if found.references:
@@ -156,7 +178,7 @@ def plan(section: Section, actual: Actual) -> Plan:
         part = plan_removal(place, chain, found, reason)
         changes += part.changes
         problems += part.problems
-    return Plan(tuple(changes), tuple(problems), details=details)
+    return Plan(tuple(changes), tuple(problems), tuple(notes), details)
 
 
 def apply(section: Section, plan: Plan) -> Tuple[Problem, ...]:

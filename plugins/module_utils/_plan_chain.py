@@ -59,6 +59,7 @@ FLAVOURS = ("nft", "legacy")
 FAMILIES = ("ipv4", "ipv6")
 POSTROUTING = "POSTROUTING"
 
+OWN_COMMENT = '--comment "kind-masq-agent: '  # how the comments of all our rules, and of kindnetd's, begin
 RETURN_COMMENT = "kind-masq-agent: local traffic is not subject to MASQUERADE"
 MASQUERADE_COMMENT = "kind-masq-agent: outbound traffic is subject to MASQUERADE (must be last in chain)"
 JUMP_COMMENT = "kind-masq-agent: ensure nat POSTROUTING directs all non-LOCAL destination traffic to our custom %s chain"
@@ -113,6 +114,15 @@ def leads_to(rule: str, chain: str) -> bool:
     words = tokens(rule)
     # A comment "-j" is followed by another option, never by a chain's name, which cannot begin with a dash.
     return any(words[i] in ("-j", "-g") and words[i + 1] == chain for i in range(len(words) - 1))
+
+
+def is_ours(chain: str, found: Found) -> bool:
+    """Whether a chain is ours, or kindnetd's: it, or a jump to it, has a comment of ours, or it is empty and nobody uses it."""
+    if not found.rules and not found.references:
+        return True
+    return any(OWN_COMMENT in rule for rule in found.rules or ()) or any(
+        OWN_COMMENT in rule and leads_to(rule, chain) for rule in found.postrouting
+    )
 
 
 def plan_chain(place: Place, chain: str, cidrs: Sequence[str], found: Found) -> Plan:

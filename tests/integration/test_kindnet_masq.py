@@ -320,6 +320,40 @@ def test_kindnetds_own_commands_make_what_is_right(sandbox, flavour):
     assert everything(sandbox)[:3] == before
 
 
+DOCKER = ["-N DOCKER", "-A DOCKER -i docker0 -p tcp -j RETURN", "-A OUTPUT -j DOCKER"]
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("there", [DOCKER, DOCKER[:2], ["-N DOCKER", "-A OUTPUT -j DOCKER"]], ids=["in use", "not in use", "empty, in use"])
+def test_a_chain_of_somebody_elses_is_neither_taken_nor_removed(sandbox, flavour, there):
+    for tool in SAVES:
+        for line in there:
+            sandbox.run("%s-%s -w 5 -t nat %s" % (tool, flavour, line))
+    before = everything(sandbox)
+    for check in (True, False):
+        result = masq(sandbox, check=check, cluster_cidrs=CIDRS, chain="DOCKER")
+        assert result["failed"] and "chain: 'DOCKER': is a chain of somebody else's: iptables-%s -t nat -A " % flavour in result["msg"], result
+        assert everything(sandbox) == before
+        result = masq(sandbox, check=check, state="absent", chain="DOCKER")
+        assert not result.get("failed") and not result["changed"], result
+        assert everything(sandbox) == before
+
+
+def test_a_chain_that_became_somebody_elses_after_ours_went_from_there_stays(sandbox):
+    masq(sandbox, cluster_cidrs=CIDRS, chain="BEFORE", flavour="nft")
+    masq(sandbox, cluster_cidrs=CIDRS, flavour="nft")
+    for line in DOCKER:
+        sandbox.run("iptables-nft -w 5 -t nat " + line.replace("DOCKER", "BEFORE"))
+    before = everything(sandbox)
+    result = masq(sandbox, cluster_cidrs=CIDRS, flavour="nft")
+    assert result["changed"] is False and result["notes"] == ["iptables-nft chain nat/BEFORE is somebody else's by now, and stays"]
+    assert everything(sandbox) == before
+    masq(sandbox, state="absent")
+    assert [line for line in nat(sandbox, "nft", "iptables") if "BEFORE" in line] == [":BEFORE -"] + [
+        line.replace("DOCKER", "BEFORE") for line in reversed(DOCKER[1:])
+    ]
+
+
 def test_a_chain_that_nobody_recorded_moves_to_the_flavour_that_is_asked_for(legacy, sandbox):
     for tool in SAVES:
         sandbox.run("%s-nft -t nat -N KIND-MASQ-AGENT; %s-nft -t nat %s" % (tool, tool, JUMP))
