@@ -95,7 +95,7 @@ def test_refused_where_pods_run(nodes: Nodes) -> None:
         assert at_rest(node) == now
     finally:
         lab("pods", "remove", CONTROL, "stays")
-        node.sh("rm -rf /run/cni-ipam-state /var/lib/cni")  # what the runtime's plugins keep of it
+        node.sh("rm -rf /run/cni-ipam-state /var/lib/cni /run/kindnet-lab")  # what the plugins and the lab keep of it
 
 
 def test_what_was_before_is_back(nodes: Nodes, before: dict[str, Any]) -> None:
