@@ -52,7 +52,7 @@ def resolve(params: Dict[str, Any], recorded: Optional[Section]) -> Section:
                     "table, protocol",
                     "%d, %d" % (table, protocol),
                     "this host's routes are recorded in table %d with protocol %d" % (recorded["table"], recorded["protocol"]),
-                    "Take those out first with state=absent, then converge anew.",
+                    "Give those again; to have others, take these out first (state: absent), then converge anew.",
                 )
             recorded = None
         section = _section(params, protocol, table)
