@@ -151,3 +151,25 @@ def test_too_many_taken_out(nodes: Nodes) -> None:
     assert play("kindnet.yml", *only, extra(kindnet_node_table=declared_table(nodes) + rows[:4])).rc == 0
     assert node.own_routes() == {dst: hop for dst, hop in fleet.items() if dst not in ("10.244.105.0/24", "10.244.106.0/24")}
     assert play("kindnet.yml", *only, extra(kindnet_force_removals=True)).rc == 0
+
+
+def test_a_batch_that_fails_stops_the_rest(nodes: Nodes) -> None:
+    """One host at a time, the first of which has somebody else's route in the way; without batches the others go on."""
+    first, *others = nodes.values()
+    taken, hop = sorted(first.own_routes().items())[0]
+    row = {"name": "fleet-1", "node_ips": ["172.18.1.1"], "pod_cidrs": ["10.244.101.0/24"]}
+    bigger = extra(kindnet_node_table=declared_table(nodes) + [row])
+    first.sh(f"kindnet-reconcile --pause 1h; ip route del {taken} via {hop}; ip route add blackhole {taken}")
+    try:
+        run = play("kindnet.yml", "--tags=routes", bigger, "--extra-vars=kindnet_serial=1")
+        assert run.rc != 0 and {f["host"] for f in run.failed} == {first.name} and taken in run.messages(first.name), run.output
+        assert {host for host, _task in run.pairs()} <= {first.name}
+        assert [n for n in others if "10.244.101.0/24" in n.own_routes()] == []
+
+        run = play("kindnet.yml", "--tags=routes", bigger)
+        assert run.rc != 0 and {f["host"] for f in run.failed} == {first.name}, run.output
+        assert {host for host, _task in run.pairs()} == {n.name for n in others}
+        assert [n for n in others if "10.244.101.0/24" not in n.own_routes()] == []
+    finally:
+        first.sh(f"ip route del blackhole {taken}; kindnet-reconcile --resume")
+        assert play("kindnet.yml", "--tags=routes").rc == 0
