@@ -215,7 +215,9 @@ def _decide_mtu(peers: List[str], before: Optional[Dict[str, Any]], known: Dict[
         if interface not in interfaces or known.get(interface) == peer:
             interfaces[interface] = peer
     mtu = min((m for _peer, _interface, m in reached), default=None)
-    return {"mtu": mtu_of(before) if mtu is None else mtu, "interfaces": interfaces}
+    if mtu is None:
+        return {"mtu": mtu_of(before), "interfaces": known}
+    return {"mtu": mtu, "interfaces": interfaces}
 
 
 def _reached(peers: List[str]) -> List[Tuple[str, str, int]]:

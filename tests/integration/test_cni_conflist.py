@@ -232,6 +232,9 @@ def test_mtu_auto_is_the_smallest_of_the_interfaces_that_reach_the_peers(host):
     # a member more, or in another order, is no change
     more = host.module(MODULE, dict(args, peer_ips=["172.18.0.9", *peers[::-1]]))
     assert more["changed"] is False
+    # nor is a run that sees no peer, as one from an inventory of this host alone
+    alone = host.module(MODULE, dict(args, peer_ips=[]))
+    assert alone["changed"] is False, alone
     # decided at converge: a pass keeps it, and tells
     host.sh("ip link set up1 mtu 1320")
     assert one_pass(host) == []
