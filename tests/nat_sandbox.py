@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the kindnet.host authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A stand-in for a node in network and mount namespaces of its own, whose nat tables, /etc, /run and /usr/sbin a test may do anything to."""
+"""A stand-in for a node in network and mount namespaces of its own, whose nat tables, /etc, /run, /usr/sbin and /var/lib a test may do anything to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Overlays, so that not even an empty folder is left on the machine that the tests run on.
 SETUP = """
 mount -t tmpfs -o mode=755 none /run
-for folder in /etc /usr/sbin; do
+for folder in /etc /usr/sbin /var/lib; do
   mkdir -p /run/over$folder /run/work$folder
   mount -t overlay -o lowerdir=$folder,upperdir=/run/over$folder,workdir=/run/work$folder none $folder
 done

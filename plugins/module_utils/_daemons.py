@@ -83,14 +83,25 @@ def reload_networkmanager() -> None:
 
 def firewalld_policy() -> FrozenSet[Tuple[str, str]]:
     """What the policy of ours that firewalld has in force accepts: ("source" or "destination", CIDR). Empty without it."""
+    return _accepted_by(POLICY) if POLICY in _policies() else frozenset()
+
+
+def firewalld_accepts() -> FrozenSet[Tuple[str, str]]:
+    """The same of all policies in force, whosever they are."""
+    return frozenset(rule for policy in _policies() for rule in _accepted_by(policy))
+
+
+def _policies() -> Sequence[str]:
     try:
-        if POLICY not in _firewalld("org.fedoraproject.FirewallD1.policy", "getPolicies"):
-            return frozenset()
+        return list(_firewalld("org.fedoraproject.FirewallD1.policy", "getPolicies"))
     except KindnetError as e:
         if re.search(r"unknown (method|interface)", e.problem, re.IGNORECASE):
-            return frozenset()  # a firewalld older than 0.9, which has no policies
+            return ()  # a firewalld older than 0.9, which has no policies
         raise
-    settings = _firewalld("org.fedoraproject.FirewallD1.policy", "getPolicySettings", "s", POLICY)
+
+
+def _accepted_by(policy: str) -> FrozenSet[Tuple[str, str]]:
+    settings = _firewalld("org.fedoraproject.FirewallD1.policy", "getPolicySettings", "s", policy)
     if settings.get("ingress_zones", {}).get("data") != ["ANY"] or settings.get("egress_zones", {}).get("data") != ["ANY"]:
         return frozenset()
     found = [re.match(r'rule .*\b(source|destination) address="([^"]+)" accept$', r) for r in settings.get("rich_rules", {}).get("data", ())]

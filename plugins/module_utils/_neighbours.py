@@ -22,7 +22,7 @@ import os
 import re
 from collections import namedtuple
 
-from . import _files
+from . import _before, _files
 from ._errors import KindnetError
 from ._firewall import BACKENDS, LOCK
 from ._plan import Change, Plan, Problem
@@ -49,8 +49,15 @@ if TYPE_CHECKING:
         policy: Union[FrozenSet[Tuple[str, str]], KindnetError, None]  # of ours, in force in firewalld; None unless that runs
         reload_due: bool  # NetworkManager has not read what an earlier run wrote
         pods: bool  # there are interfaces of pods
+        accepted: FrozenSet[Tuple[str, str]] = frozenset()  # by policies of firewalld, whosever; looked at if an operator sees to that
+        replaced: Optional[_before.Priors] = None  # what somebody has where we are about to write
+        priors: Optional[_before.Priors] = None  # what was where we have nothing to write any more
 else:
-    Actual = namedtuple("Actual", "forward files folders daemons keeps_foreign_routes policy reload_due pods")
+    Actual = namedtuple(
+        "Actual",
+        "forward files folders daemons keeps_foreign_routes policy reload_due pods accepted replaced priors",
+        defaults=(frozenset(), None, None),
+    )
 
 SECTION = "neighbours"
 
@@ -61,7 +68,8 @@ FIREWALLD_FILE = "/etc/firewalld/policies/kindnet.xml"
 FILES = (NETWORKD_FILE, NETWORKMANAGER_FILE, FIREWALLD_FILE)
 RELOAD_DUE = "/run/kindnet/networkmanager-reload"
 
-HEAD = "# Written by kindnet.host. Undo: playbooks/teardown.yml.\n"
+MARK = "Written by kindnet.host."
+HEAD = "# %s Undo: playbooks/teardown.yml.\n" % MARK
 NETWORKD_TEXT = HEAD + "[Network]\n# Routes to the pods of other nodes are not systemd-networkd's, and not its to drop.\nManageForeignRoutes=no\n"
 # The names that the CNI plugins give a pod's end on the host. NetworkManager knows no ranges.
 VETH = re.compile(r"veth[0-9a-f]{8}\Z")
@@ -70,6 +78,9 @@ NETWORKMANAGER_TEXT = HEAD + "[keyfile]\nunmanaged-devices+=interface-name:veth?
 NETWORKD, NETWORKMANAGER, FIREWALLD, FORWARD = "networkd", "networkmanager", "firewalld", "forward"
 ITEMS = (NETWORKD, NETWORKMANAGER, FIREWALLD, FORWARD)
 UNITS = {NETWORKD: "systemd-networkd", NETWORKMANAGER: "NetworkManager", FIREWALLD: "firewalld"}
+
+# Not the name of ours: what an operator makes is the operator's.
+ADVISED_POLICY = "allow-pods"
 
 WRITE, REMOVE, REMOVE_FOLDER, RELOAD = "write", "remove", "remove folder", "reload"
 LONGEST_LOCK_WAIT = 60
@@ -123,11 +134,17 @@ def read(section: Section, recorded: Optional[Section]) -> Actual:
 
     daemons = _daemons.look()
     policy: Union[FrozenSet[Tuple[str, str]], KindnetError, None] = None
+    accepted: FrozenSet[Tuple[str, str]] = frozenset()
     if daemons[UNITS[FIREWALLD]].active:
         try:
             policy = _daemons.firewalld_policy()
+            if FIREWALLD in section.get("left", ()):
+                accepted = _daemons.firewalld_accepts()
         except KindnetError as e:
             policy = e
+    wanted = section.get("files", {})
+    # One that was ours and is not as we wrote it was changed since, and is not what was there before us.
+    others = [path for path in wanted if path not in recorded.get("files", {}) and files[path] is not None and not _is_ours(files[path])]
     return Actual(
         forward,
         files,
@@ -137,6 +154,9 @@ def read(section: Section, recorded: Optional[Section]) -> Actual:
         policy,
         os.path.exists(RELOAD_DUE),
         any(VETH.match(name) for name in _files.names_in("/sys/class/net") or ()),
+        accepted,
+        _before.unrecorded(others),
+        _before.recorded([path for path in FILES if path not in wanted]),
     )
 
 
@@ -161,7 +181,7 @@ def plan(section: Section, actual: Actual) -> Plan:
             changes += plan_forward_removal(place, found, "no rule of ours belongs here").changes
     if actual.daemons is None:
         return Plan(tuple(changes), tuple(problems))
-    return Plan(tuple(changes), tuple(problems), _notes(section, actual), _details(section, actual))
+    return _before.putting_back(Plan(tuple(changes), tuple(problems), _notes(section, actual), _details(section, actual)), actual.priors)
 
 
 def apply(section: Section, plan: Plan) -> Tuple[Problem, ...]:
@@ -172,6 +192,10 @@ def apply(section: Section, plan: Plan) -> Tuple[Problem, ...]:
     flushed = False
     for change in plan.changes:
         try:
+            if isinstance(change.op, _before.Op):
+                if change.op.kind != _before.FORGET or not failures:
+                    _before.apply(change.op)
+                continue
             if isinstance(change.op[0], Place):
                 _commit(section, change.op, flushed)
                 continue
@@ -199,7 +223,7 @@ def policy_text(cidrs: Sequence[str]) -> str:
     ]
     return (
         '<?xml version="1.0" encoding="utf-8"?>\n'
-        "<!-- Written by kindnet.host. Undo: playbooks/teardown.yml. -->\n"
+        "<!-- " + MARK + " Undo: playbooks/teardown.yml. -->\n"
         '<policy priority="-100" target="CONTINUE">\n'
         "  <short>kindnet</short>\n"
         "  <description>Packets from and to pods are forwarded.</description>\n"
@@ -228,22 +252,22 @@ def advice(item: str, cidrs: Sequence[str] = ()) -> str:
         )
     rules = " and ".join("--add-rich-rule='rule family=%s %s address=%s accept'" % (family_of(c), end, c) for end, c in sorted(policy_rules(cidrs)))
     return (
-        "rejects forwarded packets of pods. Make a policy with 'firewall-cmd --permanent --new-policy kindnet', give it --add-ingress-zone=ANY, "
-        "--add-egress-zone=ANY and %s (each with --permanent --policy=kindnet), and run 'firewall-cmd --reload'" % rules
+        "rejects forwarded packets of pods. Make a policy with 'firewall-cmd --permanent --new-policy %s', give it --add-ingress-zone=ANY, "
+        "--add-egress-zone=ANY and %s (each with --permanent --policy=%s), and run 'firewall-cmd --reload'" % (ADVISED_POLICY, rules, ADVISED_POLICY)
     )
 
 
 def _plan_files(section: Section, actual: Actual) -> List[Change]:
-    changes: List[Change] = []
+    changes: List[Change] = list(_before.remembering(actual.replaced))
     wanted = section.get("files", {})
     for path in FILES:
         found = actual.files[path]
         if path in wanted and not _is(found, wanted[path]):
             action = "add" if found is None else "replace"
             changes.append(Change(path, action, _text(found), wanted[path], REASONS[path], (WRITE, path)))
-        elif path not in wanted and found is not None:
+        elif path not in wanted and _is_ours(found):
             changes.append(Change(path, "remove", _text(found), "", "nothing of ours is wanted there", (REMOVE, path)))
-    removed = [change.subject for change in changes if change.action == "remove"]
+    removed = [change.subject for change in changes if change.action == "remove" and change.subject not in _known(actual)]
     if removed:
         touched = [folder for folder in section["folders"] if any(path.startswith(folder + "/") for path in removed)]
         for folder in _files.left_empty(touched, actual.folders, removed):
@@ -269,12 +293,15 @@ def _plan_reloads(section: Section, actual: Actual, changed: Sequence[str], prob
         problems.append(Problem("firewalld", str(actual.policy)))
     elif actual.policy is not None:
         wanted = _wanted_policy(section)
-        if actual.policy != wanted:
-            action = "replace" if actual.policy and wanted else "add" if wanted else "remove"
+        comes_back = not wanted and _comes_back(actual, FIREWALLD_FILE)
+        found = actual.files[FIREWALLD_FILE]
+        # Otherwise what is in force under this name is what a file of somebody else's says.
+        ours = bool(wanted) or found is None or _is_ours(found)
+        if comes_back or ours and actual.policy != wanted:
+            after = "as it was before" if comes_back else _policy_shown(wanted)
+            action = "remove" if not after else "replace" if actual.policy else "add"
             reason = "firewalld reads its files when told to"
-            changes.append(
-                Change("firewalld policy kindnet", action, _policy_shown(actual.policy), _policy_shown(wanted), reason, (RELOAD, FIREWALLD))
-            )
+            changes.append(Change("firewalld policy kindnet", action, _policy_shown(actual.policy), after, reason, (RELOAD, FIREWALLD)))
     return changes
 
 
@@ -292,7 +319,8 @@ def _reload(item: str, section: Section) -> None:
         return
     _daemons.reload_firewalld()
     _lay_masquerade_anew()
-    if _daemons.firewalld_policy() != _wanted_policy(section):
+    wanted = _wanted_policy(section)
+    if wanted and _daemons.firewalld_policy() != wanted:
         raise KindnetError(
             "firewalld",
             "policy kindnet",
@@ -341,10 +369,13 @@ def _notes(section: Section, actual: Actual) -> Tuple[str, ...]:
         notes.append("systemd-networkd %s" % advice(NETWORKD))
     if NETWORKMANAGER in left and daemons[UNITS[NETWORKMANAGER]].used:
         notes.append("NetworkManager %s" % advice(NETWORKMANAGER))
-    if FIREWALLD in left and daemons[UNITS[FIREWALLD]].used:
+    if FIREWALLD in left and daemons[UNITS[FIREWALLD]].used and not policy_rules(cidrs) <= actual.accepted:
         notes.append("firewalld %s" % advice(FIREWALLD, cidrs))
-    if actual.files[NETWORKMANAGER_FILE] is not None and daemons[UNITS[NETWORKMANAGER]].active and _would_take_pods(section, actual):
+    if _is_ours(actual.files[NETWORKMANAGER_FILE]) and daemons[UNITS[NETWORKMANAGER]].active and _would_take_pods(section, actual):
         notes.append("NetworkManager is not told that it may have the interfaces of pods again, as there are some; it will read so when it starts anew")
+    for path, there in actual.files.items():
+        if not cidrs and there is not None and not _is_ours(there) and path not in _known(actual):
+            notes.append("%s: is not as we wrote it, left as it is" % path)
     for place, found in actual.forward.items():
         if place in _places(section) or not cidrs:
             continue
@@ -416,7 +447,23 @@ def _policy_shown(policy: FrozenSet[Tuple[str, str]]) -> str:
 def _keeps_foreign_routes() -> bool:
     from . import _daemons
 
-    return _daemons.is_no(_daemons.networkd_setting("ManageForeignRoutes", NETWORKD_FILE))
+    ours = _is_ours(_files.look(NETWORKD_FILE))
+    return _daemons.is_no(_daemons.networkd_setting("ManageForeignRoutes", NETWORKD_FILE if ours else ""))
+
+
+def _known(actual: Actual) -> Dict[str, _before.Image]:
+    """What was there before us, of the files that are wanted no more."""
+    return actual.priors.known if actual.priors else {}
+
+
+def _comes_back(actual: Actual, path: str) -> bool:
+    """Whether what was there before us does, or has in a run that was cut off before it was told."""
+    known = _known(actual)
+    return path in known and (_is_ours(actual.files[path]) or bool(actual.priors and actual.priors.now[path] == known[path]))
+
+
+def _is_ours(found: Optional[Found]) -> bool:
+    return found is not None and found.kind == "file" and MARK.encode() in found.content
 
 
 def _is(found: Optional[Found], text: str) -> bool:

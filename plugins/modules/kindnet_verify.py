@@ -344,7 +344,7 @@ def daemons(findings, cluster_cidrs):
 
 def firewalld(findings, cluster_cidrs, option):
     try:
-        if not _neighbours.policy_rules(cluster_cidrs) <= _daemons.firewalld_policy():
+        if not _neighbours.policy_rules(cluster_cidrs) <= _daemons.firewalld_accepts():
             problem, _stop, remedy = _neighbours.advice(_neighbours.FIREWALLD, cluster_cidrs).partition(". ")
             findings.problem("firewalld", "%s. %s" % (problem, option % ("firewalld", remedy)))
         for zone in _daemons.masquerading_zones():

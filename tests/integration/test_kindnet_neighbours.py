@@ -266,3 +266,121 @@ def test_bad_input_changes_nothing(sandbox, bad):
     before = everything(sandbox)
     result = neighbours(sandbox, **bad)
     assert result["failed"] and result["remedy"] and everything(sandbox) == before
+
+
+# Stand-ins for what asks and tells the daemons. Like firewalld, this one reads its files when told to, and keeps no comment of a file that it changes.
+FIREWALLD = r"""
+import json, os, re, shlex, sys
+FOLDER, IN_FORCE = "/etc/firewalld/policies/", "/run/firewalld.json"
+def policies():
+    return json.load(open(IN_FORCE)) if os.path.exists(IN_FORCE) else {}
+def say(kind, data):
+    print(json.dumps({"type": kind, "data": [data]}))
+command, *words = sys.argv[1:]
+if command == "busctl":
+    method, arguments = words[5], words[7:]
+    if method == "getPolicies":
+        say("as", sorted(policies()))
+    else:
+        text = policies()[arguments[0]]
+        rules = re.findall(r'<rule family="(.*?)">\s*<(\S+) address="(.*?)"/>\s*<accept/>', text)
+        zones = {end + "_zones": {"type": "as", "data": re.findall('<%s-zone name="(.*?)"/>' % end, text)} for end in ("ingress", "egress")}
+        say("a{sv}", dict(zones, rich_rules={"type": "as", "data": ['rule family="%s" %s address="%s" accept' % rule for rule in rules]}))
+elif words == ["--reload"]:
+    texts = {name[:-4]: open(FOLDER + name).read() for name in os.listdir(FOLDER) if name.endswith(".xml")}
+    json.dump(texts, open(IN_FORCE, "w"))
+elif words[:2] == ["--permanent", "--new-policy"]:
+    open(FOLDER + words[2] + ".xml", "x").write("<policy></policy>")
+elif words[0] == "--permanent":
+    (policy,) = (w[9:] for w in words if w.startswith("--policy="))
+    (what, value), = (w[6:].split("=", 1) for w in words if w.startswith("--add-"))
+    if what == "rich-rule":
+        keys = dict(w.split("=") for w in value.split() if "=" in w)
+        child = '<rule family="%s"><%s address="%s"/><accept/></rule>' % (keys["family"], value.split()[2], keys["address"])
+    else:
+        child = '<%s name="%s"/>' % (what, value)
+    text = re.sub("<!--.*?-->", "", open(FOLDER + policy + ".xml").read()).replace("</policy>", child + "</policy>")
+    open(FOLDER + policy + ".xml", "w").write(text)
+elif words != ["--check-config"]:
+    sys.exit("not known: %r" % words)
+"""
+SYSTEMCTL = """
+for unit in systemd-networkd NetworkManager firewalld; do
+  echo "Id=$unit.service"; echo LoadState=loaded; echo ActiveState=active; echo UnitFileState=enabled; echo
+done
+"""
+
+
+@pytest.fixture
+def daemons(sandbox):
+    """With systemd-networkd, NetworkManager and firewalld."""
+    for name in ("busctl", "firewall-cmd"):
+        sandbox.replace_tool(name, "exec /usr/bin/python3 -I /run/firewalld.py %s \"$@\"" % name)
+    sandbox.run("cat >/run/firewalld.py", stdin=FIREWALLD)
+    sandbox.replace_tool("systemctl", SYSTEMCTL)
+    sandbox.run("mkdir -p /run/systemd/system /etc/firewalld/policies /etc/systemd/networkd.conf.d /etc/NetworkManager/conf.d")
+    sandbox.run("rm -f /etc/firewalld/policies/* /etc/systemd/networkd.conf.d/* /etc/NetworkManager/conf.d/*")
+    return sandbox
+
+
+PLACES = {
+    "/etc/systemd/networkd.conf.d/zz-kindnet.conf": "[Network]\nSpeedMeter=yes\n",
+    "/etc/NetworkManager/conf.d/zz-kindnet.conf": "[main]\ndns=none\n",
+    "/etc/firewalld/policies/kindnet.xml": '<policy><ingress-zone name="ANY"/></policy>\n',
+}
+
+
+def configuration(sandbox):
+    """Files of the daemons, with owner, mode and content."""
+    return sandbox.out(
+        "for d in firewalld/policies systemd/networkd.conf.d NetworkManager/conf.d; do"
+        " find /etc/$d -printf '%p %y %m %U:%G %l\n'; find /etc/$d -type f -exec sha256sum {} +; done | sort"
+    )
+
+
+def follow(sandbox, advice):
+    """Do what it says."""
+    (name,) = re.findall(r"'firewall-cmd --permanent --new-policy (\S+)'", advice)
+    options = re.findall(r"--add-[a-z-]+=(?:'[^']+'|\w+)", advice)
+    assert len(options) == 2 + 2 * len(CIDRS)
+    sandbox.run("firewall-cmd --permanent --new-policy %s" % name)
+    for option in options:
+        sandbox.run("firewall-cmd --permanent --policy=%s %s" % (name, option))
+    sandbox.run("firewall-cmd --reload")
+
+
+def test_firewalld_as_the_operator_was_told_stays_so(daemons):
+    left = {"cluster_cidrs": CIDRS, "manage_firewalld": False, "manage_networkd": False, "manage_networkmanager": False}
+    (advice,) = [note for note in neighbours(daemons, **left)["notes"] if note.startswith("firewalld ")]
+    follow(daemons, advice)
+    before = configuration(daemons)
+    again = neighbours(daemons, **left)
+    assert not again["changed"] and not [note for note in again["notes"] if note.startswith("firewalld ")], again
+    gone = neighbours(daemons, state="absent")
+    assert (gone["changed"], gone["notes"], configuration(daemons)) == (False, [], before), gone
+    # Ours beside it comes and goes.
+    assert neighbours(daemons, cluster_cidrs=CIDRS)["changed"] and neighbours(daemons, state="absent")["changed"]
+    assert configuration(daemons) == before
+    assert json.loads(daemons.out("cat /run/firewalld.json")).keys() == {"allow-pods"}
+
+
+def test_files_in_our_places_come_back(daemons):
+    for path, text in PLACES.items():
+        daemons.run("umask 077; cat >%s; chown 1:2 %s" % (path, path), stdin=text)
+    daemons.run("firewall-cmd --reload")
+    before, in_force = configuration(daemons), daemons.out("cat /run/firewalld.json")
+    for options in ({"state": "absent"}, {"cluster_cidrs": CIDRS, "manage_networkd": False, "manage_networkmanager": False, "manage_firewalld": False}):
+        untouched = neighbours(daemons, **options)
+        assert not untouched["changed"] and configuration(daemons) == before, untouched
+    predicted = neighbours(daemons, check=True, cluster_cidrs=CIDRS)
+    assert configuration(daemons) == before
+    real = neighbours(daemons, cluster_cidrs=CIDRS)
+    assert real["changes"] == predicted["changes"] and not real.get("failed"), real
+    assert daemons.out("cat %s" % " ".join(PLACES)).count("Written by kindnet.host.") == 3
+    assert neighbours(daemons, cluster_cidrs=CIDRS)["changed"] is False and do_pass(daemons) == ""
+    predicted = neighbours(daemons, check=True, state="absent")
+    gone = neighbours(daemons, state="absent")
+    assert gone["changes"] == predicted["changes"] and not gone.get("failed"), gone
+    assert (configuration(daemons), daemons.out("cat /run/firewalld.json")) == (before, in_force)
+    assert daemons.run("test -e /var/lib/kindnet/before.json", check=False).returncode != 0
+    assert neighbours(daemons, state="absent")["changed"] is False

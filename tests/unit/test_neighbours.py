@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
-from ansible_collections.kindnet.host.plugins.module_utils import _daemons, _files, _neighbours
+from ansible_collections.kindnet.host.plugins.module_utils import _before, _daemons, _files, _neighbours
 from ansible_collections.kindnet.host.plugins.module_utils._daemons import Daemon
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.module_utils._neighbours import FIREWALLD_FILE, NETWORKD_FILE, NETWORKMANAGER_FILE
@@ -23,7 +25,8 @@ class Host:
     def __init__(self):
         self.daemons = {"systemd-networkd": OFF, "NetworkManager": OFF, "firewalld": OFF}
         self.networkd = ""
-        self.policy = frozenset()
+        self.policies = {}  # in force, by name: what each accepts
+        self.before = {}  # what is recorded to have been at a path
         self.tables = {}  # (flavour, family) -> Forward or KindnetError
         self.files = {}
         self.folders = {"/etc/systemd", "/etc/NetworkManager/conf.d", "/etc/firewalld/policies", "/run/kindnet"}
@@ -39,9 +42,29 @@ class Host:
             "manage_forward": True,
         }
 
-    def write(self, path, content):
+    @property
+    def policy(self):
+        return self.policies.get("kindnet", frozenset())
+
+    @policy.setter
+    def policy(self, rules):
+        self.policies["kindnet"] = rules
+
+    def write(self, path, content, *owner_and_mode):
         self.files[path] = content.decode()
         self.done.append("write " + path)
+
+    def remember(self, group, things):
+        assert group == _before.FILES
+        for path, entry in things.items():
+            self.before.setdefault(path, entry)
+            self.done.append("remember " + path)
+
+    def forget(self, group, things):
+        assert group == _before.FILES
+        for path in things:
+            del self.before[path]
+            self.done.append("forget " + path)
 
     def remove(self, path):
         self.files.pop(path, None)
@@ -49,7 +72,11 @@ class Host:
 
     def reload_firewalld(self):
         self.done.append("reload firewalld")
-        self.policy = POLICY if FIREWALLD_FILE in self.files else frozenset()
+        self.policies = {}
+        for path, text in self.files.items():
+            if path.startswith("/etc/firewalld/policies/"):
+                name = path.rpartition("/")[2].partition(".")[0]
+                self.policies[name] = frozenset(re.findall(r'<(source|destination) address="([^"]+)"', text))
 
     def look(self, path):
         return _files.Found("file", self.files[path].encode(), 0o644, 0, 0) if path in self.files else None
@@ -85,6 +112,7 @@ class Host:
 
     def run(self, recorded=None, **params):
         section, plan = self.plan(recorded, **params)
+        _before.remember_all(plan)
         assert _neighbours.apply(section, plan) == ()
         return section, plan
 
@@ -95,6 +123,10 @@ def host(monkeypatch):
     monkeypatch.setattr(_daemons, "look", lambda: host.daemons)
     monkeypatch.setattr(_daemons, "networkd_setting", lambda key, without="": host.networkd)
     monkeypatch.setattr(_daemons, "firewalld_policy", lambda: host.policy)
+    monkeypatch.setattr(_daemons, "firewalld_accepts", lambda: frozenset().union(*host.policies.values()))
+    monkeypatch.setattr(_before, "load", lambda group: dict(host.before))
+    monkeypatch.setattr(_before, "remember", host.remember)
+    monkeypatch.setattr(_before, "forget", host.forget)
     monkeypatch.setattr(_daemons, "reload_firewalld", host.reload_firewalld)
     monkeypatch.setattr(_daemons, "reload_networkmanager", lambda: host.done.append("reload NetworkManager"))
     monkeypatch.setattr(_neighbours, "_lay_masquerade_anew", lambda: host.done.append("masquerade"))
@@ -250,7 +282,7 @@ def test_a_lock_that_is_held_is_a_failure_and_not_a_table_that_drops_nothing(hos
 OPT_OUTS = {
     "networkd": ("systemd-networkd", "ManageForeignRoutes=no"),
     "networkmanager": ("NetworkManager", "unmanaged-devices+="),
-    "firewalld": ("firewalld", "--new-policy kindnet"),
+    "firewalld": ("firewalld", "--new-policy allow-pods"),
     "forward": (None, "iptables-nft -I FORWARD -s 10.244.0.0/16 -j ACCEPT"),
 }
 
@@ -275,6 +307,85 @@ def test_opted_out_is_reported_with_the_remedy_and_what_was_done_is_undone(host,
     _section, plan = host.run(recorded, **out)
     assert plan.changes and {c.action for c in plan.changes} <= {"remove", "replace"}
     assert not set(_neighbours.FILES) & set(host.files) and host.policy == frozenset()
+
+
+def operators_policy(advice):
+    """The name and the text of the policy that ``advice`` has an operator make, as firewall-cmd writes it."""
+    (name,) = re.findall(r"--new-policy (\S+?)'", advice)
+    assert "--policy=%s)" % name in advice and "--add-ingress-zone=ANY" in advice and "--add-egress-zone=ANY" in advice
+    rules = re.findall(r"'rule family=(\S+) (source|destination) address=(\S+) accept'", advice)
+    text = "".join('<rule family="%s"><%s address="%s"/><accept/></rule>' % rule for rule in rules)
+    return name, '<policy target="CONTINUE"><ingress-zone name="ANY"/><egress-zone name="ANY"/>%s</policy>' % text
+
+
+@pytest.mark.parametrize("name", ["", "kindnet"])  # as advised, and in our place
+def test_the_policy_that_an_operator_makes_as_told_stays(host, name):
+    host.daemons["firewalld"] = ON
+    _section, plan = host.run(manage_firewalld=False)
+    advised, text = operators_policy(plan.notes[0])
+    path = "/etc/firewalld/policies/%s.xml" % (name or advised)
+    assert path != FIREWALLD_FILE or name
+    host.files[path] = text
+    host.reload_firewalld()
+    host.done.clear()
+    before = dict(host.files), dict(host.policies)
+    for params in ({"manage_firewalld": False}, {"state": "absent"}):
+        _section, plan = host.run(**params)
+        assert (plan.changes, host.done, (host.files, host.policies)) == ((), [], before)
+    assert host.plan(manage_firewalld=False)[1].notes == ()
+
+    # It comes back after ours was in its place.
+    recorded, _plan = host.run()
+    assert "Written by kindnet.host" in host.files[FIREWALLD_FILE]
+    assert host.plan(recorded)[1].changes == ()
+    host.run(recorded, state="absent")
+    assert (host.files, host.policies, host.before) == (*before, {})
+    assert host.plan(None, state="absent")[1].changes == ()
+
+
+def test_a_policy_that_does_less_is_not_enough(host):
+    host.daemons["firewalld"] = ON
+    host.policies["somebody"] = frozenset({("source", CIDR)})
+    assert "rejects forwarded packets" in host.plan(manage_firewalld=False)[1].notes[0]
+
+
+THEIRS = {NETWORKD_FILE: "[Network]\nSpeedMeter=yes\n", NETWORKMANAGER_FILE: "[main]\ndns=none\n", FIREWALLD_FILE: "<policy/>\n"}
+
+
+def test_files_of_somebody_else_in_our_places(host):
+    host.files.update(THEIRS)
+    section, plan = host.run(state="absent")
+    assert (plan.changes, host.files) == ((), THEIRS) and len(plan.notes) == 3
+    assert all(path in " ".join(plan.notes) for path in THEIRS)
+    assert host.run()[1].changes == ()  # no daemon needs one of ours
+
+    host.daemons.update({"systemd-networkd": ON, "NetworkManager": ON, "firewalld": ON})
+    recorded, _plan = host.run()
+    assert all("Written by kindnet.host" in text for text in host.files.values())
+    host.files[NETWORKD_FILE] += "# by hand"  # ours still, and not what was there before
+    host.run(recorded)
+    assert {path: entry["before"]["text"] for path, entry in host.before.items()} == THEIRS
+    host.files[NETWORKMANAGER_FILE] = "[main]\ndns=default\n"  # somebody else's by now
+    _section, plan = host.run(recorded, state="absent")
+    assert host.files == dict(THEIRS, **{NETWORKMANAGER_FILE: "[main]\ndns=default\n"}) and host.before == {}
+    assert host.done[-3:] == ["forget " + path for path in sorted(THEIRS)]
+
+
+def test_a_run_that_was_cut_off_when_files_came_back_is_made_up_for(host):
+    host.daemons["firewalld"] = ON
+    host.files[FIREWALLD_FILE] = THEIRS[FIREWALLD_FILE]
+    recorded, _plan = host.run()
+    host.files[FIREWALLD_FILE] = THEIRS[FIREWALLD_FILE]
+    host.done.clear()
+    host.run(state="absent")
+    assert host.done == ["reload firewalld", "masquerade", "forget " + FIREWALLD_FILE] and host.policy == frozenset()
+
+
+def test_networkd_is_let_alone_by_what_somebody_has_in_our_place(host, monkeypatch):
+    host.daemons["systemd-networkd"] = ON
+    host.files[NETWORKD_FILE] = "[Network]\nManageForeignRoutes=no\n"
+    monkeypatch.setattr(_daemons, "networkd_setting", lambda key, without="": "" if without == NETWORKD_FILE else "no")
+    assert host.run()[1].changes == () and host.run(manage_networkd=False)[1].notes == ()
 
 
 def test_absent_takes_all_out_and_only_folders_that_were_made(host):

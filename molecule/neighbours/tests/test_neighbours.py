@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Iterator
 
 import pytest
@@ -197,7 +198,7 @@ class TestUndone:
         said = verified.messages(MANAGER)
         assert "NetworkManager: manages interfaces of pods (veth" in said and "unmanaged-devices+=" in said
         said = verified.messages(FIREWALL)
-        assert "firewalld: rejects forwarded packets" in said and "--new-policy kindnet" in said
+        assert "firewalld: rejects forwarded packets" in said and "--new-policy allow-pods" in said
         assert "firewalld zone public: masquerades" in said and "--remove-masquerade" in said
 
     def test_the_playbook_puts_them_right(self, verified: Run, nodes: Nodes, pods: Pods) -> None:
@@ -220,7 +221,35 @@ def test_left_to_the_operator(nodes: Nodes, pods: Pods) -> None:
     for name, path in FILES.items():
         assert not nodes[name].host.file(path).exists
     assert docker_user(nodes[NETWORKD]) == DOCKER_USER[2:]
-    for remedy in ("ManageForeignRoutes=no", "unmanaged-devices+=", "--new-policy kindnet", "-I DOCKER-USER -s 10.244.0.0/16"):
+    for remedy in ("ManageForeignRoutes=no", "unmanaged-devices+=", "--new-policy allow-pods", "-I DOCKER-USER -s 10.244.0.0/16"):
         assert remedy in " ".join(left.output.split()), remedy
-    assert play("kindnet.yml", "--tags", "neighbours").rc == 0
+
+    # What an operator makes of the advice about firewalld is the operator's: it helps, and stays.
+    node = nodes[FIREWALL]
+    advice = play("verify.yml").messages(FIREWALL)
+    commands, theirs = as_advised(advice)
+    try:
+        for command in commands:
+            node.sh(f"{command} >/dev/null")
+        assert node.do_pass() == "0"  # a reload flushes the masquerade chain
+        assert {(start, end) for start, end in unreached(nodes, pods) if end == FIREWALL and start.endswith(MANAGER)} == set()
+        policy = node.read(theirs)
+        again = play("kindnet.yml", "--tags", "neighbours", *options)
+        assert again.rc == 0 and again.changed == [] and "firewalld rejects" not in " ".join(again.output.split())
+        assert "firewalld: rejects" not in play("verify.yml").messages(FIREWALL)
+        assert play("kindnet.yml", "--tags", "neighbours").rc == 0
+        assert_handled(nodes, pods)
+        assert node.read(theirs) == policy
+    finally:
+        node.sh(f"rm -f {theirs}*; firewall-cmd --quiet --reload")
+    assert node.do_pass() == "0"
     assert_handled(nodes, pods)
+
+
+def as_advised(advice: str) -> tuple[list[str], str]:
+    """The commands that an operator is told to run about firewalld, and the file of the policy that they make."""
+    (name,) = re.findall(r"'firewall-cmd --permanent --new-policy (\S+)'", advice)
+    options = re.findall(r"--add-[a-z-]+=(?:'[^']+'|\w+)", advice)
+    assert len(options) == 4, advice
+    commands = [f"firewall-cmd --permanent --policy={name} {option}" for option in options]
+    return [f"firewall-cmd --permanent --new-policy {name}", *commands, "firewall-cmd --reload"], f"/etc/firewalld/policies/{name}.xml"
