@@ -23,7 +23,7 @@ description:
   - "B(Docker), and whoever else has C(FORWARD) drop what no rule knows: two rules for each cluster CIDR, marked by a comment, in C(DOCKER-USER) if
     C(FORWARD) leads there, else in C(FORWARD), ahead of the first rule that decides about everything. A pass of C(kindnet-reconcile) keeps them.
     Where the rules of somebody else accept the same, none are added."
-  - A file of somebody else's at one of these three paths stays as long as none of ours is needed there. Otherwise it is recorded, and comes back when ours goes.
+  - A file of somebody else's at one of these three paths stays while none of ours is needed there. Otherwise it is kept, and comes back when ours goes.
   - kindnetd has none of this, as the nodes of kind run nothing else.
 options:
   cluster_cidrs:
