@@ -21,6 +21,8 @@ MODULES = {
     "cni_plugins": "_plugin_links",
 }
 
+FIREWALL = ("masq", "neighbours")  # those that go through iptables, which may be slow, or wait for a lock
+
 
 def load(section_name: str) -> Any:
     """The concern of a section. Imported only now: a pass pays for the sections that a host has."""

@@ -45,6 +45,7 @@ BUILT_IN = (POSTROUTING, "FORWARD")
 TABLES = ("filter", "nat", "mangle", "raw", "security")
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 SPARE_TIME = 20  # seconds beyond the wait for the lock, after which a program hangs rather than works
+LEAST_TIME = 2.0  # seconds, with less than which no program is started
 
 # linux/netfilter.h, linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h
 _NFPROTO = {"ipv4": 2, "ipv6": 10}
@@ -53,6 +54,37 @@ _NFNL_SUBSYS_NFTABLES = 10
 _NFT_MSG_GETTABLE, _NFT_MSG_GETCHAIN = 1, 4
 _NFTA_TABLE_NAME, _NFTA_CHAIN_TABLE, _NFTA_CHAIN_NAME = 1, 1, 3
 _NLM_F_REQUEST, _NLMSG_ERROR = 1, 2
+
+
+class Patience:
+    """For how long iptables and the kernel are waited for: by a module as long as each call says, by a pass no longer altogether than it has
+    time for, lest systemd ends it before it came to the other concerns.
+
+    A call gets half of what is left, so one that hangs costs its own family and leaves something for the next. After a lock of iptables was
+    waited for in vain, it is given no more than a second: 0 would mean for ever to some versions.
+    """
+
+    def __init__(self) -> None:
+        self.left = float("inf")  # seconds, for all calls together
+        self.lock_is_held = False
+
+    def bound(self, seconds: float) -> None:
+        """From now on, for the rest of this process."""
+        self.left = min(self.left, seconds)
+
+    def is_bound(self) -> bool:
+        return self.left != float("inf")
+
+    def time_for(self, seconds: float) -> float:
+        """How much of ``seconds`` the next call may take."""
+        return max(0.01, min(seconds, self.left / 2))
+
+    def lock_wait(self, seconds: int) -> int:
+        """How long the next call may wait for the lock, and still has time to say that it waited in vain."""
+        return 1 if self.is_bound() and self.lock_is_held else int(max(1, min(seconds, self.left / 2 - 1)))
+
+
+PATIENCE = Patience()
 
 
 class Iptables:
@@ -99,11 +131,11 @@ class Iptables:
         """As :meth:`read`, and who else leads to the chain; for that the whole table is listed, if the chain is there at all."""
         if not self.has_chain(family, chain, lock_wait):
             return Found(None)
-        result = self._run(family, "", ["-w", str(lock_wait), "-t", "nat", "-S"], lock_wait)
+        result = self._run(family, "", ["-t", "nat", "-S"], lock_wait)
         if result.status and _incompatible(result):
             # A chain elsewhere in the table is beyond iptables, ours need not be. The kernel refuses to drop one still in use.
             return self.read(family, chain, lock_wait)
-        self._raise_for(family, result, lock_wait)
+        self._raise_for(family, result)
         lines = split_lines(result.out)
         if "-N " + chain not in lines:
             return Found(None)
@@ -134,8 +166,8 @@ class Iptables:
     def commit(self, family: str, edits: Sequence[Edit], lock_wait: int, table: str = "nat") -> None:
         """Make all ``edits`` in one transaction of the kernel, or none of them."""
         script = restore_script(edits, table)
-        result = self._run(family, "-restore", ["-w", str(lock_wait), "--noflush"], lock_wait, script.encode("utf-8", "surrogateescape"))
-        self._raise_for(family, result, lock_wait, script, table)
+        result = self._run(family, "-restore", ["--noflush"], lock_wait, script.encode("utf-8", "surrogateescape"))
+        self._raise_for(family, result, script, table)
 
     def count_others(self, chain: str) -> int:
         """How many rules and chains both families hold in this flavour, ours left out."""
@@ -143,8 +175,8 @@ class Iptables:
         for family in FAMILIES:
             if not (self._tables(family) and find(command(Place(self.flavour, family)) + "-save")):
                 continue
-            result = self._run(family, "-save", [], SPARE_TIME)
-            self._raise_for(family, result, 0)
+            result = run([self._path(family, "-save")], b"", SPARE_TIME)
+            self._raise_for(family, result)
             for line in split_lines(result.out):
                 if line.startswith("-A "):
                     count += not (line.startswith("-A %s " % chain) or leads_to(line, chain))
@@ -164,14 +196,14 @@ class Iptables:
 
     def _lines(self, family: str, chain: str, lock_wait: int, table: str) -> Optional[List[str]]:
         """What ``-S`` prints of ``chain``, its declaration first; None when there is no such chain."""
-        result = self._run(family, "", ["-w", str(lock_wait), "-t", table, "-S", chain], lock_wait)
+        result = self._run(family, "", ["-t", table, "-S", chain], lock_wait)
         if result.status:
             if "No chain/target/match by that name" in result.err:
                 return None
             # iptables-nft 1.8.9 says of a missing chain what it says of one it cannot work on.
             if _incompatible(result) and chain not in BUILT_IN and not nft_has(family, table, chain):
                 return None
-        self._raise_for(family, result, lock_wait, table=table)
+        self._raise_for(family, result, table=table)
         lines = split_lines(result.out)
         if not lines or lines[0].split()[:2] not in (["-N", chain], ["-P", chain]):
             # An empty answer must not pass for an empty chain: every pass would then lay it anew.
@@ -191,20 +223,23 @@ class Iptables:
         return path
 
     def _run(self, family: str, suffix: str, arguments: List[str], lock_wait: int, stdin: bytes = b"") -> Result:
-        return run([self._path(family, suffix)] + arguments, stdin, lock_wait + SPARE_TIME)
+        wait = PATIENCE.lock_wait(lock_wait)
+        result = run([self._path(family, suffix), "-w", str(wait)] + arguments, stdin, wait + SPARE_TIME)
+        if result.status and "xtables lock" in result.err:
+            PATIENCE.lock_is_held = True
+            raise KindnetError(
+                LOCK,
+                "waited %d s" % wait,
+                "another program holds the lock of iptables (%s)" % command(Place(self.flavour, family)),
+                "Nothing was changed; try again. 'fuser -v %s' names the holder, lock_wait waits longer." % LOCK,
+            )
+        return result
 
-    def _raise_for(self, family: str, result: Result, lock_wait: int, script: str = "", table: str = "nat") -> None:
+    def _raise_for(self, family: str, result: Result, script: str = "", table: str = "nat") -> None:
         if not result.status:
             return
         name = command(Place(self.flavour, family))
         said = "; ".join(line.strip() for line in result.err.splitlines() if line.strip() and not line.startswith("# Warning"))
-        if "xtables lock" in said:
-            raise KindnetError(
-                LOCK,
-                "waited %d s" % lock_wait,
-                "another program holds the lock of iptables (%s)" % name,
-                "Nothing was changed; try again. 'fuser -v %s' names the holder, lock_wait waits longer." % LOCK,
-            )
         if "Permission denied" in said or "Operation not permitted" in said or "you must be root" in said:
             raise KindnetError(name, said, "may not look at or change the %s table" % table, "Run as root (become: true), with CAP_NET_ADMIN.")
         if _incompatible(result):
@@ -304,11 +339,20 @@ def nft_has(family: str, table: str, chain: Optional[str] = None) -> bool:
         if e.errno in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT):
             return False  # a kernel without netfilter's netlink has no nf_tables either
         raise
+    began = time.monotonic()
     try:
-        sock.settimeout(SPARE_TIME)
+        sock.settimeout(PATIENCE.time_for(SPARE_TIME))
         sock.sendto(request, (0, 0))
         reply = sock.recv(65536)
+    except socket.timeout:
+        raise KindnetError(
+            "nf_tables",
+            "no answer",
+            "the kernel does not say in time whether %s %s/%s is there" % (family, table, chain or ""),
+            "Try again; another program may be busy with a large ruleset.",
+        )
     finally:
+        PATIENCE.left -= time.monotonic() - began
         sock.close()
     (answered,) = struct.unpack_from("=H", reply, 4)
     if answered != _NLMSG_ERROR:
@@ -319,7 +363,7 @@ def nft_has(family: str, table: str, chain: Optional[str] = None) -> bool:
     raise KindnetError(
         "nf_tables",
         os.strerror(problem),
-        "the kernel does not say whether %s nat/%s is there" % (family, chain or ""),
+        "the kernel does not say whether %s %s/%s is there" % (family, table, chain or ""),
         "Run as root (become: true), with CAP_NET_ADMIN.",
     )
 
@@ -335,6 +379,12 @@ def run(argv: List[str], stdin: bytes, timeout: float) -> Result:
     Instead of subprocess, whose import alone costs a pass more than the program does. Through pipes, since a confined
     iptables (SELinux) may write to those and not to a file of ours.
     """
+    allowed = PATIENCE.time_for(timeout)
+    if PATIENCE.is_bound() and allowed < LEAST_TIME:
+        raise KindnetError(
+            argv[0], " ".join(argv[1:]), "was not run: what came before it took all the time of this pass", "See the other problems of this pass."
+        )
+    began = time.monotonic()
     child_in, to_child = os.pipe()
     from_child, child_out = os.pipe()
     errors_from_child, child_err = os.pipe()
@@ -350,7 +400,7 @@ def run(argv: List[str], stdin: bytes, timeout: float) -> Result:
             for fd in theirs:
                 os.close(fd)
         try:
-            said = _talk(ours, stdin, time.monotonic() + timeout)
+            said = _talk(ours, stdin, began + allowed)
         except BaseException:
             os.kill(pid, 9)
             os.waitpid(pid, 0)
@@ -361,11 +411,13 @@ def run(argv: List[str], stdin: bytes, timeout: float) -> Result:
     finally:
         for fd in ours:
             os.close(fd)
+        PATIENCE.left -= time.monotonic() - began
     if said is None:
         raise KindnetError(
             argv[0],
             " ".join(argv[1:]),
-            "did not end within %g s and was killed; a transaction not yet committed is void" % timeout,
+            "did not end %s and was killed; a transaction not yet committed is void"
+            % ("in the time that a pass has for it" if allowed < timeout else "within %g s" % timeout),
             "Run it by hand and see what it waits for.",
         )
     return Result(status, said[0].decode("utf-8", "surrogateescape"), said[1].decode("utf-8", "surrogateescape"))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 __metaclass__ = type
 
+import _signal  # type: ignore[import-not-found]  # Python has loaded it; the signal around it would be one more import of each pass
 import os
 import sys
 
@@ -20,17 +21,26 @@ from ._plan import Plan, line_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Iterator, List, Optional, TextIO, Tuple
+    from typing import Any, Dict, Iterator, List, Optional, Set, TextIO, Tuple
 
     from ._plan import Problem
 
 VERSION = "0.1.0"  # of the collection
 LOCK_TIMEOUT = 5.0  # seconds; a playbook's module holds the lock for less
+FIREWALL_TIME = 20.0  # seconds for iptables in one pass: less than modules wait for the lock, and than systemd for the pass
 
 OK, FAILURE, DRIFT, USAGE = 0, 1, 2, 64
 
 NOTICE, ERROR = 5, 3  # syslog priorities
 LINE_MAX = 4000  # characters; a conflist in full belongs into a diff, not into a line of the journal
+
+
+class Stopped(BaseException):
+    """Somebody ends this pass: systemd when it takes too long, or at shutdown. Not an Exception, which a concern may take for its own."""
+
+
+def _stop(signum: int, frame: Any) -> None:
+    raise Stopped
 
 
 def main(argv: List[str]) -> int:
@@ -66,6 +76,7 @@ def run_pass() -> int:
         return OK
     problems: Dict[str, Tuple[str, str]] = {}
     blind = set(_concerns.MODULES)  # until each has been looked at
+    waiting: List[str] = []
     try:
         with _desired.lock(LOCK_TIMEOUT):
             left = _pause.remaining()  # again: --pause takes the lock, so that nothing is under way when it returns
@@ -75,28 +86,46 @@ def run_pass() -> int:
                 _pause.end()
                 say(NOTICE, "the pause is over")
             desired = _desired.load()
-            blind.clear()
+            waiting = [name for name in _concerns.MODULES if name in desired.sections]
+            blind = set(waiting)
+            _signal.signal(_signal.SIGTERM, _stop)  # not while there is nothing to tell but that it waited for the lock
             for name, error, concern, section, plan in look(desired):
-                failures: Tuple[Problem, ...] = ()
-                if error is None and plan.changes:
-                    try:
-                        failures = concern.apply(section, plan)
-                    except Exception as e:
-                        error = as_kindnet_error(name, e)
-                if error is not None:
-                    blind.add(name)
-                    _add(problems, name, error.field, "%s: %s. %s" % (error.value, error.problem, error.remedy))
-                    continue
-                failed = {p.subject for p in failures}
-                for change in plan.changes:
-                    if change.subject not in failed:
-                        say(NOTICE, line_of(change))
-                for problem in plan.problems + tuple(failures):
-                    _add(problems, name, problem.subject, problem.message)
+                _repair(name, error, concern, section, plan, problems, blind)
+                if name in waiting:
+                    waiting.remove(name)
     except KindnetError as e:
         _add(problems, "", e.field, "%s: %s. %s" % (e.value, e.problem, e.remedy))
+    except Stopped:
+        if waiting:
+            after = ", and did not come to %s" % ", ".join(waiting[1:]) if waiting[1:] else ""
+            message = "the pass was ended from outside (SIGTERM) while at work on this%s. The next one begins anew." % after
+            _add(problems, waiting[0], "section %s" % waiting[0], message)
+    _signal.signal(_signal.SIGTERM, _signal.SIG_IGN)
     _problem_memory.report(problems, blind, lambda line: say(ERROR, line), lambda line: say(NOTICE, line))
     return FAILURE if problems else OK
+
+
+def _repair(
+    name: str, error: Optional[KindnetError], concern: Any, section: Dict[str, Any], plan: Plan, problems: Dict[str, Tuple[str, str]], blind: Set[str]
+) -> None:
+    """Make the changes of one section's plan, say them, and add what went wrong to ``problems``."""
+    failures: Tuple[Problem, ...] = ()
+    if error is None and plan.changes:
+        try:
+            failures = concern.apply(section, plan)
+        except Exception as e:
+            error = as_kindnet_error(name, e)
+    if error is not None:
+        blind.add(name)
+        _add(problems, name, error.field, "%s: %s. %s" % (error.value, error.problem, error.remedy))
+        return
+    blind.discard(name)
+    failed = {p.subject for p in failures}
+    for change in plan.changes:
+        if change.subject not in failed:
+            say(NOTICE, line_of(change))
+    for problem in plan.problems + tuple(failures):
+        _add(problems, name, problem.subject, problem.message)
 
 
 def look(desired: _desired.Desired) -> Iterator[Tuple[str, Optional[KindnetError], Any, Dict[str, Any], Plan]]:
@@ -115,6 +144,10 @@ def look(desired: _desired.Desired) -> Iterator[Tuple[str, Optional[KindnetError
             continue
         try:
             concern = _concerns.load(name)
+            if name in _concerns.FIREWALL:
+                from ._firewall import PATIENCE  # the concern has loaded it
+
+                PATIENCE.bound(FIREWALL_TIME)
             plan = concern.plan(section, concern.read(section, None))
         except Exception as e:
             yield name, as_kindnet_error(name, e), None, section, Plan()

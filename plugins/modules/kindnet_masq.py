@@ -49,7 +49,8 @@ options:
   lock_wait:
     description:
       - Seconds to wait, each time, for the lock that the programs of C(iptables-legacy) take (C(/run/xtables.lock)), from 1 to 60.
-        After that the module fails, and has changed nothing.
+        After that the module fails, and has changed nothing. A pass of the timer gives all programs of iptables together no more than 20 seconds, so
+        that one which waits or hangs keeps it from nothing else.
     type: int
     default: 5
   tools_predicted:

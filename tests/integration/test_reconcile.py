@@ -302,6 +302,90 @@ def test_a_lock_that_is_held_is_a_named_failure_after_a_bounded_wait(node):
     assert (done.returncode, forwarding(node)) == (0, "1") and "resolved: /run/kindnet/lock" in done.stdout
 
 
+# Longer than any pass may take by itself; the service's own limit, TimeoutStartSec, which must not be needed.
+SERVICE_LIMIT = ["timeout", "60"]
+CONFLIST = "/etc/cni/net.d/10-kindnet.conflist"
+DUAL = {"cluster_cidrs": ["10.244.0.0/16", "fd00:10:244::/56"], "chain": "KIND-MASQ-AGENT", "lock_wait": 60}
+
+
+@pytest.fixture
+def flavoured(node, request):
+    """The node with everything that goes through iptables, in one flavour, before what does not; and a problem and the conflist to see to."""
+    flavour = request.param
+    if flavour == "legacy" and node.run("sh", "-c", "iptables-legacy -t nat -S && ip6tables-legacy -t nat -S", check=False).returncode:
+        pytest.skip("this kernel has no legacy iptables")
+    masq = dict(DUAL, flavour=flavour, former=[["nft", "OLD"], ["legacy", "OLD"]])
+    neighbours = {"cluster_cidrs": DUAL["cluster_cidrs"], "lock_wait": 60, "folders": [], "left": [], "files": {}}
+    neighbours["forward"] = [["nft", "ipv4"], ["nft", "ipv6"], ["legacy", "ipv4"], ["legacy", "ipv6"]]
+    conflist = {"path": CONFLIST, "conflist": {"cniVersion": "0.3.1", "name": "kindnet", "plugins": []}, "former_paths": [], "made_folders": []}
+    node.sh("for t in iptables ip6tables; do $t-%s -w 5 -P FORWARD DROP; $t-%s -w 5 -t nat -N OLD || true; done" % (flavour, flavour))
+    sysctl = {"sysctls": [["net/ipv4/ip_forward", "1"], ["net/no/such", "1"]]}
+    node.desired(sysctl=sysctl, masq=masq, neighbours=neighbours, conflist=conflist)
+    node.sh("rm -rf /etc/cni; mkdir -p /etc/cni/net.d")
+    yield flavour
+    for tool in ("iptables", "ip6tables"):
+        node.sh("%s-%s -w 5 -P FORWARD ACCEPT; %s-%s -w 5 -t nat -F; %s-%s -w 5 -t nat -X" % ((tool, flavour) * 3))
+
+
+@pytest.fixture
+def hanging(node, flavoured):
+    """Every program of the flavour hangs, and says in /run/hung that it has begun to."""
+    node.write("/run/hangs", "#!/bin/sh\necho $$ >/run/hung\nexec sleep 600\n")
+    tool = os.path.realpath("/usr/sbin/iptables-%s" % flavoured)
+    node.sh("rm -f /run/hung; chmod 0755 /run/hangs; mount --bind /run/hangs %s" % tool)
+    yield
+    if node.sh("findmnt %s || true" % tool):
+        node.sh("umount %s" % tool)
+
+
+@pytest.mark.parametrize("flavoured", ["legacy"], indirect=True)
+def test_a_held_lock_of_iptables_costs_a_pass_neither_its_end_nor_the_other_concerns(node, flavoured):
+    holder = subprocess.Popen(node.command("flock", "/run/xtables.lock", "sleep", "600"))
+    try:
+        while node.run("flock", "-n", "/run/xtables.lock", "true", check=False).returncode == 0:
+            assert holder.poll() is None
+        done = node.run(*SERVICE_LIMIT, COMMAND, check=False)
+        again = node.run(*SERVICE_LIMIT, COMMAND, check=False)
+    finally:
+        node.run("pkill", "-P", str(holder.pid), "sleep", check=False)
+        holder.kill()
+        holder.wait()
+    assert done.returncode == 1 and "net.no.such" in done.stderr, done
+    assert "problem: /run/xtables.lock: waited " in done.stderr, done
+    assert "add file " + CONFLIST in done.stdout and node.exists(CONFLIST)
+    assert (again.returncode, again.stdout, again.stderr) == (1, "", "")  # the same problems, in the same words
+    done = node.reconcile()
+    assert "resolved: /run/xtables.lock" in done.stdout and "KIND-MASQ-AGENT" in node.sh("iptables-legacy-save -t nat; ip6tables-legacy-save -t nat")
+
+
+@pytest.mark.parametrize("flavoured", ["nft"], indirect=True)
+def test_iptables_that_hangs_costs_a_pass_neither_its_end_nor_the_other_concerns(node, hanging):
+    done = node.run(*SERVICE_LIMIT, COMMAND, check=False)
+    assert done.returncode == 1 and "net.no.such" in done.stderr, done
+    assert "did not end in the time that a pass has for it" in done.stderr, done
+    assert "add file " + CONFLIST in done.stdout and node.exists(CONFLIST)
+    assert node.run("kill", "-0", node.read("/run/hung").strip(), check=False).returncode
+    again = node.run(*SERVICE_LIMIT, COMMAND, check=False)
+    assert (again.returncode, again.stdout, again.stderr) == (1, "", "")  # the same problems, in the same words
+
+
+@pytest.mark.parametrize("flavoured", ["nft"], indirect=True)
+def test_a_pass_that_is_ended_names_what_it_found_and_where_it_was(node, hanging):
+    passing = subprocess.Popen(node.command(COMMAND), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not node.exists("/run/hung"):
+        assert passing.poll() is None
+    passing.terminate()  # nsenter has become the command
+    said = passing.communicate(timeout=60)[1].splitlines()
+    assert passing.returncode == 1
+    assert len(said) == 2 and "net.no.such" in said[0], said
+    assert said[1].startswith("problem: section masq: ") and "neighbours, conflist" in said[1]
+    assert node.run("kill", "-0", node.read("/run/hung").strip(), check=False).returncode
+    assert len(json.loads(node.reconcile("--status", "--json").stdout)["problems"]) == 2
+    node.sh("umount %s" % os.path.realpath("/usr/sbin/iptables-nft"))
+    done = node.reconcile()
+    assert "resolved: section masq" in done.stdout and node.exists(CONFLIST)
+
+
 def test_a_problem_is_named_once_and_its_end_too(node):
     node.desired(sysctl={"sysctls": [["net/ipv4/ip_forward", "1"], ["net/no/such", "1"]]}, other={})
     turn_off(node)

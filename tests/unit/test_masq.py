@@ -304,6 +304,38 @@ def test_a_program_that_hangs_is_killed_and_named():
         _firewall.run(["/bin/sleep", "60"], b"", 0.2)
 
 
+def bound_to(seconds, monkeypatch):
+    monkeypatch.setattr(_firewall, "PATIENCE", _firewall.Patience())
+    _firewall.PATIENCE.bound(seconds)
+
+
+def test_programs_that_hang_leave_some_of_a_pass_to_those_after_them(monkeypatch):
+    bound_to(0.8, monkeypatch)
+    monkeypatch.setattr(_firewall, "LEAST_TIME", 0.15)
+    for _hang in range(2):
+        with pytest.raises(KindnetError, match="did not end in the time that a pass has for it"):
+            _firewall.run(["/bin/sleep", "60"], b"", 25)
+    with pytest.raises(KindnetError, match="took all the time of this pass"):
+        _firewall.run(["/bin/sleep", "60"], b"", 25)
+
+
+def test_a_pass_waits_for_a_held_lock_only_once(monkeypatch):
+    waits = []
+
+    def run(argv, stdin, timeout):
+        waits.append((argv[2], timeout))
+        return _firewall.Result(4, "", "Another app is currently holding the xtables lock. Stopped waiting.")
+
+    monkeypatch.setattr(_firewall, "find", lambda name: "/sbin/" + name)
+    monkeypatch.setattr(_firewall, "run", run)
+    for seconds in (float("inf"), 20.0):
+        bound_to(seconds, monkeypatch)
+        for _wait in range(2):
+            with pytest.raises(KindnetError, match="holds the lock"):
+                _firewall.Iptables("legacy").commit("ipv4", [Edit("append", "a", ("b",))], 60)
+    assert waits == [("60", 80), ("60", 80), ("9", 29), ("1", 21)]
+
+
 def test_a_program_is_fed_and_heard_beyond_what_a_pipe_holds():
     data = b"0123456789abcde\n" * 50000
     assert _firewall.run(["/bin/cat"], data, 30) == (0, data.decode(), "")

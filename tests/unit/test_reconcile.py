@@ -8,11 +8,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import types
 
 import pytest
 import yaml
-from ansible_collections.kindnet.host.plugins.module_utils import _concerns, _desired, _pause, _problem_memory, _reconcile, _reconcile_cli
+from ansible_collections.kindnet.host.plugins.module_utils import (
+    _concerns,
+    _desired,
+    _firewall,
+    _pause,
+    _problem_memory,
+    _reconcile,
+    _reconcile_cli,
+)
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.module_utils._plan import Change, Plan, Problem
 
@@ -57,7 +66,11 @@ def node(monkeypatch, tmp_path):
     monkeypatch.setattr(_pause, "FILE", str(tmp_path / "pause"))
     monkeypatch.setattr("time.clock_gettime", lambda clock: state.now)
     monkeypatch.delenv("JOURNAL_STREAM", raising=False)
-    return state
+    # what a pass does to its process, which ends with it
+    monkeypatch.setattr(_firewall, "PATIENCE", _firewall.Patience())
+    handler = signal.getsignal(signal.SIGTERM)
+    yield state
+    signal.signal(signal.SIGTERM, handler)
 
 
 def run(capsys):
@@ -120,6 +133,34 @@ def test_a_section_that_this_code_does_not_know_fails_by_name_and_the_others_are
     code, out, err = run(capsys)
     assert (code, out) == (1, ["add route 1: absent -> new (missing)"])
     assert len(err) == 1 and "section nftables" in err[0]
+
+
+@pytest.mark.parametrize("step", ["read", "apply"])
+def test_a_pass_that_is_ended_says_what_it_found_and_where_it_was(node, capsys, step):
+    """Also by a concern that takes every error for its own."""
+    ended = fake(Plan((change("x"),)))
+
+    def wait(*unused):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Exception:
+            pytest.fail("taken for its own")
+
+    setattr(ended, step, wait)
+    node.concerns = {"a": fake(Plan((), (Problem("route 1", "is in the way"),))), "b": ended}
+    code, out, err = run(capsys)
+    assert (code, out) == (1, [])
+    assert len(err) == 2 and err[0] == "problem: route 1: is in the way" and err[1].startswith("problem: section b: the pass was ended")
+    node.concerns = {"a": fake(), "b": fake()}
+    assert run(capsys) == (0, ["resolved: route 1", "resolved: section b"], [])
+
+
+def test_what_a_pass_that_was_ended_did_not_come_to_is_not_called_resolved(node, capsys):
+    node.concerns["b"] = fake(Plan((), (Problem("chain", "is in the way"),)))
+    run(capsys)
+    node.concerns["a"].read = lambda *unused: os.kill(os.getpid(), signal.SIGTERM)
+    code, out, err = run(capsys)
+    assert (code, out, len(err)) == (1, [], 1) and "did not come to b" in err[0]
 
 
 def test_a_problem_is_said_when_new_then_hourly_and_when_it_is_gone(node, capsys):
