@@ -7,6 +7,8 @@ Its section of desired.json::
 
     sysctls   [["net/ipv4/ip_forward", "1"], ...]: in the order in which they are set
 
+Forwarding is a switch: when it changes, the kernel sets other settings anew. Those are no part of the section, but what they were is recorded.
+
 kindnetd relies on kind's node image for forwarding and never looks again.
 """
 
@@ -32,8 +34,9 @@ if TYPE_CHECKING:
         file: Optional[str]
         before: Optional[Dict[str, _before.Entry]]  # prior values; None in a pass, which leaves them alone
         priors: Optional[_before.Priors] = None  # what was at FILE, when that matters
+        following: Optional[Dict[str, str]] = None  # values of what the kernel sets anew with a switch of which no prior value is known
 else:
-    Actual = namedtuple("Actual", "values file before priors", defaults=(None,))
+    Actual = namedtuple("Actual", "values file before priors following", defaults=(None, None))
 
 __all__ = ["SECTION", "apply", "plan", "read", "resolve"]
 
@@ -44,6 +47,13 @@ HEAD = "# Written by kindnet.host, which also restores it. Undo: playbooks/teard
 PROC = "/proc/sys/"
 
 FORWARDING_6 = "net/ipv6/conf/all/forwarding"
+ACCEPT_REDIRECTS = "net/ipv4/conf/all/accept_redirects"
+# Settings that are switches: the kernel sets others anew when one changes (inet_forward_change, addrconf_fixup_forwarding).
+SWITCHES = {
+    "net/ipv4/ip_forward": "net/ipv4/conf/",
+    "net/ipv4/conf/all/forwarding": "net/ipv4/conf/",
+    FORWARDING_6: "net/ipv6/conf/",
+}
 IPV6_ROUTES = "/proc/net/ipv6_route"
 RTF_ADDRCONF = 0x00040000  # linux/ipv6_route.h: from a router advertisement
 
@@ -62,7 +72,8 @@ def resolve(params: Dict[str, Any], recorded: Optional[Section]) -> Section:
         wanted[path] = parse_value(key, value)
     if not wanted:
         raise KindnetError("sysctls", "{}", "names no setting", "Give at least one, such as net.ipv4.ip_forward: 1, or state: absent.")
-    sysctls = list(wanted.items())
+    # Switches first: what somebody wants beside them is not to be set anew by them.
+    sysctls = sorted(wanted.items(), key=lambda pair: _rank(pair[0]))
     if wanted.get(FORWARDING_6, "0") != "0" and params.get("keep_ra_routes", True):
         sysctls = [(k, v) for k, v in _router_advertisements(recorded) if k not in wanted] + sysctls
     return {"sysctls": [list(pair) for pair in sysctls]}
@@ -78,7 +89,9 @@ def read(section: Section, recorded: Optional[Section]) -> Actual:
         priors = _before.recorded([FILE])
     elif recorded == {} and content is not None and not content.startswith(HEAD.encode()):
         priors = _before.unrecorded([FILE])
-    return Actual({key: live(key) for key in keys}, None if content is None else content.decode("utf-8", "replace"), before, priors)
+    values = {key: live(key) for key in keys}
+    following = _following([key for key in SWITCHES if key in keys and key not in before]) if before is not None else None
+    return Actual(values, None if content is None else content.decode("utf-8", "replace"), before, priors, following)
 
 
 def plan(section: Section, actual: Actual) -> Plan:
@@ -92,23 +105,26 @@ def plan(section: Section, actual: Actual) -> Plan:
     changes += _before.remembering(actual.priors)
     if actual.before is not None:
         entries = _before.merged(actual.before, actual.values, wanted)
+        entries.update(_lost_with_switches(actual, wanted))
         if entries != actual.before:
             changes.append(_remember(actual.before, entries))
-        left = sorted(set(actual.before) - set(wanted))
+        left = sorted(key for key in actual.before if key not in wanted and not any(_set_by(switch, "1", key) for switch in actual.before))
         if left:
             notes.append("%s: no longer wanted, left as it is; teardown brings the prior value back" % ", ".join(dotted(k) for k in left))
     text = file_text(section["sysctls"])
     if actual.file != text:
         reason = "settings survive a reboot"
         changes.append(Change(FILE, "add" if actual.file is None else "replace", actual.file or "", text, reason, (WRITE, text)))
+    switched: Dict[str, str] = {}
     for key, value in section["sysctls"]:
-        now = actual.values[key]
+        now = _after(switched, key, actual.values[key])
         if now is None:
             # What belongs to an interface goes and comes back with it; systemd-udevd then applies the file.
             if not of_interface(key):
                 problems.append(Problem("sysctl " + dotted(key), "this kernel does not know it; is the module or protocol turned off?"))
         elif now != value:
             changes.append(Change("sysctl " + dotted(key), "replace", now, value, "routing between pods needs it", (SET, key, value)))
+            switched[key] = value
     return Plan(tuple(changes), tuple(problems), tuple(notes))
 
 
@@ -192,11 +208,14 @@ def _plan_absent(actual: Actual) -> Plan:
     changes: List[Change] = []
     notes: List[str] = []
     before = actual.before or {}
-    # Forwarding came last and goes first, so that accept_ra is never what it was while the host still forwards.
-    for key in sorted(before, key=lambda k: (k.endswith("/accept_ra"), k)):
+    switched: Dict[str, str] = {}
+    # Switches go first, so that accept_ra is never what it was while the host still forwards, and what they set anew comes after them.
+    for key in sorted(before, key=lambda k: (k.endswith("/accept_ra"), _rank(k), k)):
         prior, ours, now = before[key]["before"], before[key]["ours"], actual.values.get(key)
-        if now is not None and now == ours and prior != ours:
-            changes.append(Change("sysctl " + dotted(key), "replace", now, prior, "as it was before", (SET, key, prior)))
+        by_then = _after(switched, key, now)
+        if now is not None and now == ours and prior != by_then:
+            changes.append(Change("sysctl " + dotted(key), "replace", by_then or "", prior, "as it was before", (SET, key, prior)))
+            switched[key] = prior
         elif now is not None and now not in (ours, prior):
             notes.append("%s: is %s and not ours (%s), left as it is" % (dotted(key), now, ours))
     if actual.file is not None and actual.file.startswith(HEAD):
@@ -207,6 +226,52 @@ def _plan_absent(actual: Actual) -> Plan:
         op = _before.Op(_before.FORGET, SECTION, sorted(before))
         changes.append(Change(_before.FILE, "remove", _entries_text(before), "", "prior values are back", op))
     return _before.putting_back(Plan(tuple(changes), (), tuple(notes)), actual.priors)
+
+
+def _rank(key: str) -> int:
+    """accept_ra is set ahead of the switches, which would drop the route that it keeps, and everything else after them."""
+    return 0 if key.endswith("/accept_ra") else 1 if key in SWITCHES else 2
+
+
+def _set_by(switch: str, value: str, key: str) -> Optional[str]:
+    """What the kernel makes of ``key`` when ``switch`` changes to ``value``; None: it leaves it."""
+    conf = SWITCHES.get(switch)
+    if conf is None or not key.startswith(conf):
+        return None
+    if key == ACCEPT_REDIRECTS:
+        return "1" if value == "0" else "0"
+    return value if key.endswith("/forwarding") and key != conf + "all/forwarding" else None
+
+
+def _after(switched: Dict[str, str], key: str, now: Optional[str]) -> Optional[str]:
+    """What ``key`` is once ``switched`` have been set."""
+    for switch, value in switched.items():
+        if now is not None:
+            now = _set_by(switch, value, key) or now
+    return now
+
+
+def _following(switches: List[str]) -> Dict[str, str]:
+    """The live values of what the kernel sets anew with ``switches``."""
+    found: Dict[str, Optional[str]] = {}
+    for conf in sorted({SWITCHES[switch] for switch in switches}):
+        keys = ["%s%s/forwarding" % (conf, name) for name in _files.names_in(PROC + conf) or ()] + [ACCEPT_REDIRECTS]
+        found.update((key, live(key)) for key in keys if any(_set_by(s, "1", key) for s in switches))
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _lost_with_switches(actual: Actual, wanted: Dict[str, str]) -> Dict[str, _before.Entry]:
+    """What would not be as it is now when a switch is set back: the kernel knows one value for all."""
+    lost: Dict[str, _before.Entry] = {}
+    known = actual.before or {}
+    for switch in SWITCHES:
+        prior = actual.values.get(switch)
+        if switch not in wanted or switch in known or prior is None:
+            continue
+        for key, now in (actual.following or {}).items():
+            if key not in wanted and key not in known and _set_by(switch, prior, key) not in (None, now):
+                lost[key] = {"before": now, "ours": _set_by(switch, wanted[switch], key)}
+    return lost
 
 
 def _remember(recorded: Dict[str, _before.Entry], entries: Dict[str, _before.Entry]) -> Change:

@@ -13,10 +13,11 @@ module: kindnet_sysctl
 short_description: Keep the kernel settings that routing between pods needs
 version_added: "0.1.0"
 description:
-  - Sets network settings of the kernel at once, in the given order, and writes them to C(/etc/sysctl.d/zz-kindnet.conf), which is read last, so that
-    they hold after a reboot.
+  - Sets network settings of the kernel at once, and writes them to C(/etc/sysctl.d/zz-kindnet.conf), which is read last, so that they hold after a
+    reboot. C(accept_ra) comes first, then forwarding, with which the kernel sets others anew, then the rest.
   - Records them in C(/etc/kindnet/desired.json), by which C(kindnet-reconcile) restores a setting that is turned off later, within 10 seconds.
-  - Records the values before the first change in C(/var/lib/kindnet/before.json), once, so that O(state=absent) can bring them back.
+  - Records the values before the first change in C(/var/lib/kindnet/before.json), once, so that O(state=absent) can bring them back. Among
+    them is what the kernel sets anew with forwarding.
   - kindnetd relies on the node image of kind for forwarding, and never looks at it again.
 options:
   sysctls:

@@ -115,6 +115,58 @@ def test_prior_values_survive_a_second_converge_and_foreign_ones_are_left():
     """)
 
 
+@pytest.mark.parametrize("forwards", ["0", "1"])
+def test_what_the_kernel_sets_anew_with_forwarding_is_as_it_was(forwards):
+    in_namespaces("FORWARDS = %r\n" % forwards + textwrap.dedent("""
+        ALL = "net/ipv4/conf/all/accept_redirects"
+        DEVIATING = [ALL, "net/ipv4/conf/lo/forwarding", "net/ipv6/conf/lo/forwarding", "net/ipv6/conf/default/forwarding"]
+        def everything():
+            return subprocess.run(["sh", "-c", "cd /proc/sys; grep -rs . net/ipv4/ip_forward net/ipv4/conf net/ipv6/conf | sort"],
+                                  stdout=subprocess.PIPE).stdout.decode().splitlines()
+        def other(value):
+            return "1" if value == "0" else "0"
+        subprocess.run("ip link add name eth0 type veth peer name far0".split(), check=True)
+        for switch in (FORWARD, FORWARD6):
+            put(switch, FORWARDS)
+        ordinary = everything()
+        for key in DEVIATING:
+            put(key, other(proc(key)))
+        before = everything()
+        assert len(set(before) - set(ordinary)) == len(DEVIATING)
+
+        module(sysctls={"net.ipv4.ip_forward": 1})
+        assert module(sysctls=WANTED)["changed"] and proc(FORWARD) == proc(FORWARD6) == "1"
+        kept = text(BEFORE)
+        again = module(sysctls=WANTED)
+        assert not again["changed"] and not again["notes"], again
+        # Somebody turns it off, and a pass on again.
+        put(FORWARD, "0"); put(FORWARD6, "0")
+        code = "from ansible_collections.kindnet.host.plugins.module_utils import _reconcile as r; exit(r.run_pass())"
+        assert subprocess.run([sys.executable, "-c", code]).returncode == 0 and proc(FORWARD) == proc(FORWARD6) == "1"
+        put(FORWARD, "0")
+        module(sysctls=WANTED)
+        assert text(BEFORE) == kept and json.loads(kept)
+
+        predicted = module(check=True, state="absent")
+        gone = module(state="absent")
+        assert gone["changes"] == predicted["changes"] and not gone["notes"] and not gone.get("failed"), gone
+        assert everything() == before, set(everything()) ^ set(before)
+        assert not module(state="absent")["changed"] and text(BEFORE) is None
+    """))
+
+
+def test_what_is_wanted_beside_forwarding_is_so_after_one_run():
+    in_namespaces("""
+        wanted = {"net.ipv4.conf.all.accept_redirects": 1, "net.ipv4.conf.lo.forwarding": 0, "net.ipv4.ip_forward": 1}
+        predicted = module(check=True, sysctls=wanted)
+        assert module(sysctls=wanted)["changes"] == predicted["changes"]
+        assert (proc("net/ipv4/conf/all/accept_redirects"), proc("net/ipv4/conf/lo/forwarding"), proc(FORWARD)) == ("1", "0", "1")
+        assert not module(sysctls=wanted)["changed"]
+        module(state="absent")
+        assert (proc("net/ipv4/conf/all/accept_redirects"), proc("net/ipv4/conf/lo/forwarding"), proc(FORWARD)) == ("1", "0", "0")
+    """)
+
+
 def test_somebody_elses_file_in_our_place_comes_back():
     in_namespaces("""
         theirs = "net.ipv4.ip_forward = 0 # hardening\\n"

@@ -121,3 +121,34 @@ def test_the_same_key_in_two_notations():
 def test_no_setting_at_all():
     with pytest.raises(KindnetError, match="names no setting"):
         _sysctl.resolve({"state": "present", "sysctls": {}}, None)
+
+
+REDIRECTS, LO, DEFAULT6 = "net/ipv4/conf/all/accept_redirects", "net/ipv4/conf/lo/forwarding", "net/ipv6/conf/default/forwarding"
+
+
+def test_what_a_switch_sets_anew_is_remembered_where_it_would_not_come_back():
+    section = {"sysctls": [[FORWARD, "1"], [FORWARD6, "1"]]}
+    following = {REDIRECTS: "0", LO: "1", "net/ipv4/conf/eth0/forwarding": "0", DEFAULT6: "0"}
+    plan = _sysctl.plan(section, _sysctl.Actual({FORWARD: "0", FORWARD6: "0"}, None, {}, None, following))
+    entries = plan.changes[0].op.things
+    assert entries == {
+        FORWARD: {"before": "0", "ours": "1"},
+        FORWARD6: {"before": "0", "ours": "1"},
+        REDIRECTS: {"before": "0", "ours": "0"},
+        LO: {"before": "1", "ours": "1"},
+    }
+    # Nothing is learned from a host that forwards by now, and nobody hears of what is not among the options.
+    again = _sysctl.plan(section, _sysctl.Actual({FORWARD: "0", FORWARD6: "1"}, None, entries, None, {DEFAULT6: "0"}))
+    assert again.notes == () and [c.op[0] for c in again.changes] == ["write", "set"]
+
+    gone = _sysctl.plan({"state": "absent"}, _sysctl.Actual({FORWARD: "1", FORWARD6: "1", REDIRECTS: "0", LO: "1"}, None, entries))
+    assert [s[0][7:] for s in subjects(gone)] == [_sysctl.dotted(k) for k in (FORWARD, FORWARD6, REDIRECTS, LO)]
+    assert [s[2:] for s in subjects(gone)][2:] == [("1", "0"), ("0", "1")]
+
+
+def test_what_somebody_wants_beside_a_switch_comes_after_it_and_accept_ra_before():
+    wanted = {"net.ipv4.conf.all.accept_redirects": 1, "net.ipv4.ip_forward": 1, "net.ipv6.conf.eth0.accept_ra": 2}
+    section = _sysctl.resolve({"state": "present", "sysctls": wanted}, None)
+    assert section["sysctls"] == [[RA, "2"], [FORWARD, "1"], [REDIRECTS, "1"]]
+    plan = _sysctl.plan(section, _sysctl.Actual({RA: "2", FORWARD: "0", REDIRECTS: "1"}, None, None))
+    assert [s[0] for s in subjects(plan)] == ["sysctl net.ipv4.ip_forward", "sysctl net.ipv4.conf.all.accept_redirects"]

@@ -29,6 +29,7 @@ PRIORS = {
     WORKER: f"""
         umask 077; echo '{json.dumps(KINDNETD)}' >{CONFLIST}; chown 1:2 {CONFLIST}
         echo 'net.ipv4.ip_forward = 0' >/etc/sysctl.d/zz-kindnet.conf
+        sysctl -qw net.ipv4.ip_forward=0 net.ipv4.conf.all.accept_redirects=0 net.ipv4.conf.eth0.forwarding=1 # set anew whenever the first is
         ip route add 10.244.2.0/24 via 172.18.0.4 proto static""",
     WORKER2: f"""
         printf '{{' >{CONFLIST}
@@ -37,7 +38,9 @@ PRIORS = {
 }
 UNDO = {
     CONTROL: f"sysctl -qw {KEEPALIVE}=7200",
-    WORKER: "rm /etc/sysctl.d/zz-kindnet.conf; ip route del 10.244.2.0/24 proto static",
+    WORKER: """
+        rm /etc/sysctl.d/zz-kindnet.conf; ip route del 10.244.2.0/24 proto static
+        sysctl -qw net.ipv4.conf.all.accept_redirects=1 net.ipv4.conf.eth0.forwarding=0""",
     WORKER2: "rm /etc/iproute2/rt_protos.d/kindnet.conf; ip route del 10.244.0.0/24 metric 50",
 }
 
