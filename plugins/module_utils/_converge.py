@@ -95,7 +95,10 @@ def converge(
             if not is_absent(outcome.section):
                 sections[concern.SECTION] = outcome.section
             _desired.store(_desired.Desired(cluster_name, sections))
-        return outcome._replace(failures=concern.apply(outcome.section, outcome.plan))
+        failures = concern.apply(outcome.section, outcome.plan)
+        if failures and outcome.record and is_absent(outcome.section):
+            _desired.store(desired)
+        return outcome._replace(failures=failures)
 
 
 def _prepare(concern: Concern, params: Dict[str, Any], cluster_name: str, persist: bool) -> Tuple[Outcome, _desired.Desired]:
@@ -104,6 +107,8 @@ def _prepare(concern: Concern, params: Dict[str, Any], cluster_name: str, persis
     _desired.refuse_other_cluster(desired, cluster_name)
     recorded = desired.sections.get(concern.SECTION)
     section = concern.resolve(params, recorded)
-    record = plan_record(recorded, section) if persist else None
     plan = concern.plan(section, concern.read(section, recorded or {}))
+    # What cannot be taken out stays recorded, or the next run would not know whose it is.
+    stays = is_absent(section) and plan.problems
+    record = plan_record(recorded, section) if persist and not stays else None
     return Outcome(plan, record, (), section), desired

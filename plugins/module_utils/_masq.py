@@ -13,7 +13,7 @@ from collections import namedtuple
 from ._errors import KindnetError
 from ._firewall import BACKENDS, default_flavour
 from ._plan import Plan, Problem
-from ._plan_chain import FAMILIES, FLAVOURS, Place, chain_subject, command, family_of, is_ours, plan_chain, plan_removal, shown, still_used
+from ._plan_chain import FAMILIES, FLAVOURS, Place, chain_subject, command, family_of, is_ours, plan_chain, plan_removal, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -167,9 +167,6 @@ def plan(section: Section, actual: Actual) -> Plan:
             notes.append("%s is somebody else's by now, and stays" % chain_subject(place, chain))
             continue
         if absent:
-            if found.references:
-                problem, remedy = still_used(place, found)
-                raise KindnetError(chain_subject(place, chain), "state: absent", problem, remedy)
             reason = "state is absent"
         elif chain == section["chain"] and place.flavour == section["flavour"]:
             reason = "no cluster CIDR is %s" % {"ipv4": "IPv4", "ipv6": "IPv6"}[place.family]

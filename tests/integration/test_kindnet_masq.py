@@ -503,12 +503,30 @@ def test_absent_leaves_a_chain_that_others_use_and_names_them(sandbox, flavour):
     masq(sandbox, cluster_cidrs=CIDRS, flavour=flavour)
     sandbox.run(f"iptables-{flavour} -w 5 -t nat -N MINE; iptables-{flavour} -w 5 -t nat -A MINE -o eth7 -j KIND-MASQ-AGENT")
     before = everything(sandbox)
-    for check in (True, False):
-        result = masq(sandbox, check=check, state="absent")
-        assert result["failed"] and "-A MINE -o eth7 -j KIND-MASQ-AGENT" in result["msg"], result
-        assert everything(sandbox) == before
+    chains = [sandbox.out(f"{tool}-{flavour} -w 5 -t nat -S") for tool in ("iptables", "ip6tables")]
+    recorded = sandbox.out("cat /etc/kindnet/desired.json")
+    predicted = masq(sandbox, check=True, state="absent")
+    assert everything(sandbox) == before
+    result = masq(sandbox, state="absent")
+    for said in (predicted, result):
+        assert said["failed"] and "-A MINE -o eth7 -j KIND-MASQ-AGENT" in said["msg"], said
+    # The other family's is not in use, and the next run still knows that the chain is ours.
+    assert result["changes"] == predicted["changes"] != []
+    assert sandbox.out(f"iptables-{flavour} -w 5 -t nat -S") == chains[0]
+    assert "KIND-MASQ-AGENT" in chains[1] and "KIND-MASQ-AGENT" not in sandbox.out(f"ip6tables-{flavour} -w 5 -t nat -S")
+    assert sandbox.out("cat /etc/kindnet/desired.json") == recorded
     sandbox.run("iptables-%s -w 5 -t nat -F MINE" % flavour)
     assert masq(sandbox, state="absent")["changed"]
+    assert "KIND-MASQ-AGENT" not in sandbox.out(f"iptables-{flavour} -w 5 -t nat -S")
+    assert sandbox.run("test -e /etc/kindnet/desired.json", check=False).returncode != 0
+
+
+def test_absent_that_fails_half_way_is_still_known_to_the_next_run(sandbox):
+    masq(sandbox, cluster_cidrs=[V4], flavour="nft")
+    recorded = sandbox.out("cat /etc/kindnet/desired.json")
+    sandbox.replace_tool("iptables-nft-restore", "echo no >&2; exit 1")
+    result = masq(sandbox, state="absent")
+    assert result["failed"] and sandbox.out("cat /etc/kindnet/desired.json") == recorded, result
 
 
 def test_a_lock_held_by_another_program_is_named_after_a_bounded_wait(legacy, sandbox):

@@ -10,7 +10,7 @@ import json
 import pytest
 from ansible_collections.kindnet.host.plugins.module_utils import _firewall, _masq
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
-from ansible_collections.kindnet.host.plugins.module_utils._plan_chain import Edit, Found, leads_to, wanted_jump, wanted_rules
+from ansible_collections.kindnet.host.plugins.module_utils._plan_chain import Edit, Found, Place, leads_to, wanted_jump, wanted_rules
 
 V4, V6 = "10.244.0.0/16", "fd00:10:244::/56"
 CHAIN = "KIND-MASQ-AGENT"
@@ -258,11 +258,14 @@ def test_one_family_whose_transaction_is_refused_does_not_cost_the_other_one(hos
     ]  # fmt: skip
 
 
-def test_absent_with_foreign_references_is_one_error_before_anything_is_changed(host):
+def test_absent_with_foreign_references_is_a_problem_of_that_chain_alone(host):
     host["nft"].tables["ipv4"][CHAIN] = RIGHT._replace(references=("-A OUTPUT -j KIND-MASQ-AGENT",))
+    host["nft"].tables["ipv6"][CHAIN] = RIGHT
     section = _masq.resolve(params(state="absent"), None)
-    with pytest.raises(KindnetError, match="-A OUTPUT -j KIND-MASQ-AGENT"):
-        _masq.plan(section, _masq.read(section, None))
+    plan = _masq.plan(section, _masq.read(section, None))
+    (problem,) = plan.problems
+    assert problem.subject == "iptables-nft chain nat/KIND-MASQ-AGENT" and "'-A OUTPUT -j KIND-MASQ-AGENT'" in problem.message
+    assert {change.op.place for change in plan.changes} == {Place("nft", "ipv6")}
 
 
 @pytest.mark.parametrize("character", ["\n", "\r", "\0"])

@@ -139,6 +139,25 @@ def test_a_second_teardown_takes_nothing_of_others(nodes: Nodes, before: dict[st
         assert state(node) == before[name], name
 
 
+def test_a_chain_that_others_use_costs_nothing_else(nodes: Nodes, before: dict[str, Any]) -> None:
+    node = nodes[WORKER2]
+    run = play("kindnet.yml", f"--limit={node}")
+    assert run.rc == 0, run.output
+    rule = "-A SOMEBODYS -o eth7 -j KIND-MASQ-AGENT"
+    node.sh(f"kindnet-reconcile --pause 1h; iptables -t nat -N SOMEBODYS; iptables -t nat {rule}")
+    chain = node.chain_lines()
+    for _again in range(2):
+        run = play("teardown.yml", f"--limit={node}")
+        assert run.rc != 0 and [f["task"] for f in run.failed] == ["Tell what could not be taken out"] and rule in run.messages(WORKER2)
+        now = state(node)
+        assert [k for k in ("routes", "rules", "sysctls", "units", "timers", "ip6tables-nft") if now[k] != before[WORKER2][k]] == []
+        assert node.chain_lines() == chain and not node.host.file(BEFORE).exists
+    node.sh("iptables -t nat -F SOMEBODYS; iptables -t nat -X SOMEBODYS")
+    run = play("teardown.yml", f"--limit={node}")
+    assert run.rc == 0 and "Remove the masquerade chain" in [c["task"] for c in run.changed], run.output
+    assert state(node) == before[WORKER2]
+
+
 def test_a_difference_would_be_seen(nodes: Nodes, before: dict[str, Any]) -> None:
     node = nodes[WORKER2]
     for change, back, what in (
