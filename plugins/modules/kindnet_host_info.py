@@ -127,7 +127,10 @@ pyroute2_problem:
   type: str
   sample: is not installed for /usr/bin/python3
 pods:
-  description: Addresses that host-local has given to pods whose interface is up, and the container that holds each.
+  description:
+    - Addresses that host-local has given to pods, and the container that holds each.
+    - The plugin C(ptp) makes a route to each pod, on RV(pods[].interface), so what a crash left is told apart and not listed. Other plugins, such as
+      C(bridge), leave no such sign; of them every address is listed, with an empty RV(pods[].interface).
   returned: always
   type: list
   elements: dict
@@ -154,7 +157,7 @@ import sys
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kindnet.host.plugins.module_utils import _before, _desired, _files, _pyroute2_dep
-from ansible_collections.kindnet.host.plugins.module_utils._conflist_data import read_text, stores_of
+from ansible_collections.kindnet.host.plugins.module_utils._conflist_data import plugins_of, read_text, stores_of
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.module_utils._node_table import find_node, parse_nodes
 from ansible_collections.kindnet.host.plugins.module_utils._rivals import running
@@ -175,6 +178,7 @@ TOOLS = (
 TOOL_FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 CNI_PLUGIN_DIRS = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
 PASS_PYTHON = "/usr/bin/python3"
+LEFTOVER = " If a crash left one that names no interface, remove the file of its name in host-local's dataDir."
 
 
 def os_release():
@@ -238,16 +242,19 @@ def pyroute2_problem(module):
 
 
 def pods(module):
-    """Allocations of host-local, by the configuration in use, to which a host route leads. One without is what a crash left."""
+    """Allocations of host-local, by the configuration in use. Of those by ptp only the ones to which a host route leads: others are what a crash left."""
     path = "/etc/cni/net.d/10-kindnet.conflist"
     recorded = _desired.load().sections.get("conflist")
     conflist = recorded["conflist"] if recorded else read_text(_files.read_bytes(path) or b"")
-    allocations = {}
-    for folder in stores_of(conflist):
-        for name in _files.names_in(folder) or ():
-            if re.match(r"[0-9a-f:.]+\Z", name) and any(c in name for c in ".:"):
-                content = _files.read_bytes(os.path.join(folder, name)) or b""
-                allocations[name] = content.decode("utf-8", "replace").split("\n")[0].strip()
+    allocations, routed = {}, set()
+    for plugin in plugins_of(conflist):
+        for folder in stores_of(dict(conflist, plugins=[plugin])):
+            for name in _files.names_in(folder) or ():
+                if re.match(r"[0-9a-f:.]+\Z", name) and any(c in name for c in ".:"):
+                    content = _files.read_bytes(os.path.join(folder, name)) or b""
+                    allocations[name] = content.decode("utf-8", "replace").split("\n")[0].strip()
+                    if plugin.get("type") == "ptp":
+                        routed.add(name)
     if not allocations:
         return []
     interfaces = {}
@@ -256,8 +263,14 @@ def pods(module):
         for route in json.loads(out or "[]") if rc == 0 else ():
             interfaces[route["dst"]] = route.get("dev", "")
     return [
-        {"ip": ip, "container": container[:64], "interface": interfaces[ip]} for ip, container in sorted(allocations.items()) if ip in interfaces
+        {"ip": ip, "container": container[:64], "interface": interfaces.get(ip, "")}
+        for ip, container in sorted(allocations.items())
+        if ip in interfaces or ip not in routed
     ]
+
+
+def named(pod):
+    return "%s (container %s)" % (pod["ip"], ", ".join(filter(None, (pod["container"], pod["interface"]))))
 
 
 def refuse(module, result, problem):
@@ -315,8 +328,8 @@ def main():
         refuse(
             module,
             result,
-            "pods: %s: run here and would lose their network. Stop them, or force it with -e kindnet_teardown_force=true; nothing was changed."
-            % ", ".join("%(ip)s (container %(container)s, %(interface)s)" % p for p in running_pods),
+            "pods: %s: run here and would lose their network. Stop them, or force it with -e kindnet_teardown_force=true; nothing was changed.%s"
+            % (", ".join(map(named, running_pods)), "" if all(p["interface"] for p in running_pods) else LEFTOVER),
         )
     module.exit_json(**result)
 
