@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
     from ansible_collections.kindnet.host.plugins.module_utils._node_table import Node
-    from ansible_collections.kindnet.host.plugins.plugin_utils._plan_ledger import Ledger, LedgerPlan
+    from ansible_collections.kindnet.host.plugins.plugin_utils._plan_ledger import Ledger, LedgerPlan, NodeIps
 
 # Each of these is one value for the whole cluster, wherever the inventory sets it.
 CLUSTER_VARIABLES = (
@@ -211,8 +211,7 @@ class Inventory:
         reread = [n for n in self.interfaces if n in here and n in known] if self.args.get("reread_node_ips") else []
         if unknown or reread:
             if self.answers is None:
-                new = [n for n in self.names if not self.pod_cidrs[n] and not (ledger and n in ledger.pod_cidrs)]
-                raise Ask(self._whom(unknown + reread, new, ledger, here, path))
+                raise Ask(self._whom(unknown + reread, self._without_block(ledger, cluster_cidrs, known), ledger, here, path))
             found = {n: a["addresses"] for n, a in self.answers.items() if n in (*unknown, *reread) and a["interface"] == self.interfaces[n]}
             known = plan_node_ips(ledger, self.interfaces, self.renamed_from, found)
             if len(known) < len(self.interfaces):
@@ -233,14 +232,30 @@ class Inventory:
         for name in moved:
             self._refuse_lost_pods(name, planned.pod_cidrs[name])
         if planned.given:
-            self._refuse_silence(ledger, path)
+            answers = self.answers or {}
             held: Dict[str, List[str]] = {}
-            for answer in (self.answers or {}).values():
+            for answer in answers.values():
                 for name, cidrs in answer["pod_cidrs"].items():
                     entry = held.setdefault(name, [])
                     entry.extend(c for c in cidrs if c not in entry)
-            refuse_fresh(planned, held, path, ledger)
+            own = {name: answer["pod_cidrs"].get(name, ()) for name, answer in answers.items()}
+            refuse_fresh(planned, held, path, ledger, own)
+            self._refuse_silence([n for n in planned.given if n not in answers], path)
         return planned
+
+    def _without_block(self, ledger: Optional[Ledger], cluster_cidrs: Sequence[str], known: Mapping[str, NodeIps]) -> List[str]:
+        """Hosts that could be given a block, while not every address is known, and so not every family."""
+        wanted = {family_of(c) for c in cluster_cidrs}
+        found = []
+        for name in self.names:
+            if self.pod_cidrs[name]:
+                continue
+            entries = ledger.pod_cidrs if ledger else {}
+            held = {b.family for b in entries.get(name) or entries.get(str(self.renamed_from.get(name))) or ()}
+            ips = known[name].node_ips if name in known else self.node_ips.get(name, ())
+            if not held or (wanted & {family_of(ip) for ip in ips}) - held:
+                found.append(name)
+        return found
 
     def _leaves(self, name: str, ledger: Optional[Ledger], planned: LedgerPlan) -> bool:
         """Whether the host gives up a block that it holds."""
@@ -272,37 +287,39 @@ class Inventory:
         return Host(name, self.pod_cidrs[name], self.renamed_from.get(name), self.renumbered_from.get(name), families)
 
     def _whom(self, needed: Sequence[str], given: Sequence[str], ledger: Optional[Ledger], here: Sequence[str], path: str) -> List[str]:
-        """Whom to ask: those without whom it cannot go on, and those who could know of blocks that the ledger does not have."""
+        """Whom to ask: those without whom it cannot go on, and those who could know of blocks that the ledger does not have.
+
+        A host that was converged alone may be the only one that knows what it holds, so each one that is to be given a block is asked.
+        """
         inside = set(here)
         if ledger is None:
             chosen = set(self.names)  # it may be lost: then any of them could hold a block, and it takes one to tell
         else:
             witnesses = [n for n in self.names if n in ledger.pod_cidrs]
-            chosen = {*([n for n in witnesses if n in inside][:WITNESSES] or witnesses[:WITNESSES]), *(n for n in given if n in inside), *needed}
+            chosen = {*([n for n in witnesses if n in inside][:WITNESSES] or witnesses[:WITNESSES]), *given, *needed}
         outside = [n for n in self.names if n in chosen and n not in inside]
         if len(outside) > MOST_OUTSIDE:
             problem = "there is no ledger yet, and %d hosts do not take part now, any of which may hold pod CIDRs already"
             if ledger is not None:
-                problem = "%d hosts do not take part now whose address was never read (kindnet_node_interface), or who are to be renumbered"
+                problem = "%d hosts do not take part now who are to be given pod CIDRs or renumbered, or whose address was never read"
             raise KindnetError(
                 "kindnet_ledger",
                 path,
                 problem % len(outside),
-                "If the ledger is kept elsewhere, bring it back. Else make it by one run without --limit and kindnet_serial; with --tags node_table"
+                "If the ledger is kept elsewhere, bring it back. Else make one run without --limit and kindnet_serial; with --tags node_table"
                 " that run does nothing else.",
             )
         return [n for n in self.names if n in chosen]
 
-    def _refuse_silence(self, ledger: Optional[Ledger], path: str) -> None:
-        """Without a ledger a host that did not answer may hold a block that nobody here knows of."""
-        silent = [n for n in self.names if n not in (self.answers or {}) and not self.pod_cidrs[n]]
-        if ledger is None and silent and not any(a["pod_cidrs"] for a in (self.answers or {}).values()):
+    def _refuse_silence(self, silent: Sequence[str], path: str) -> None:
+        """A host that did not answer may hold a block that nobody here knows of: the ledger may be lost, or older than a run that saw this host alone."""
+        if silent:
             raise KindnetError(
-                "kindnet_ledger",
-                path,
-                "there is no ledger yet, and %s cannot be asked whether the cluster has pod CIDRs already" % shorten(silent),
-                "If the ledger is kept elsewhere, bring it back. If the cluster is new, bring these hosts up, or leave them out of the inventory"
-                " until they are.",
+                "kindnet_pod_cidrs of %s" % shorten(silent),
+                "not in the ledger %s" % path,
+                "cannot be asked now whether pod CIDRs were given already, so nobody is given any",
+                "If the ledger is kept elsewhere, or was committed since, bring it back. Else bring these hosts up, leave them out of the inventory until"
+                " they are, or write their kindnet_pod_cidrs.",
             )
 
     def _without_address(self, names: Sequence[str], path: str) -> KindnetError:

@@ -79,7 +79,7 @@ options:
     description:
       - Results of M(kindnet.host.kindnet_node_info) on the hosts of RV(ask) and RV(ask_outside). Results without an answer, as of a host that cannot be
         reached, may be among them.
-      - Without a ledger, nothing is given while any of them that was asked holds pod CIDRs.
+      - Nothing is given while one of them holds pod CIDRs that the ledger does not know, or while a host that is to be given some has not answered.
     type: list
     elements: dict
 attributes:

@@ -183,15 +183,24 @@ def plan_free(ledger: Optional[Ledger], name: str, listed: bool = False) -> Ledg
     return LedgerPlan({}, after, {}, Plan(tuple(changes)))
 
 
-def refuse_fresh(planned: LedgerPlan, held: Mapping[str, Sequence[str]], path: str, before: Optional[Ledger] = None) -> None:
+def refuse_fresh(
+    planned: LedgerPlan,
+    held: Mapping[str, Sequence[str]],
+    path: str,
+    before: Optional[Ledger] = None,
+    own: Optional[Mapping[str, Sequence[str]]] = None,
+) -> None:
     """Raise if what is about to be given is new to the ledger alone: nodes already hold blocks that it does not know.
 
     So a ledger that is missing, misplaced or older than the nodes never leads to a second allocation.
 
     :param held: pod CIDRs by host, as recorded on nodes: each one's own, or the whole table that any one of them has.
     :param before: the ledger as it was. A node that has not heard yet that a block was freed, or that its holder has another name, is no news.
+    :param own: pod CIDRs that hosts have recorded under their own name. Who is given a block may have none, whoever the ledger says has it, unless
+        it was freed.
     """
-    known = {b for ledger in (before, planned.ledger) if ledger for b in ledger.freed}
+    freed = {b for ledger in (before, planned.ledger) if ledger for b in ledger.freed}
+    known = set(freed)
     known.update(b for blocks in (before.pod_cidrs.values() if before else ()) for b in blocks)
     known.update(b for name, blocks in (planned.ledger.pod_cidrs.items() if planned.ledger else ()) for b in blocks if b not in planned.given.get(name, ()))
     given = {f: _Taken([b for blocks in planned.given.values() for b in blocks if b.family == f]) for f in BITS}
@@ -199,7 +208,8 @@ def refuse_fresh(planned: LedgerPlan, held: Mapping[str, Sequence[str]], path: s
     for name, cidrs in held.items():
         recorded = [parse_cidr("recorded pod CIDR of %s" % name, c) for c in cidrs]
         news = [r for r in recorded if r not in known]
-        families = {r.family for r in news}  # a second family is no news of the first one
+        mine = [parse_cidr("recorded pod CIDR of %s" % name, c) for c in (own or {}).get(name, ())]
+        families = {r.family for r in (*news, *(r for r in mine if r not in freed))}  # a second family is no news of the first one
         if any(b.family in families for b in planned.given.get(name, ())) or any(given[r.family].over(r.first, r.last) for r in news):
             lost.append(name)
     if lost:
@@ -209,7 +219,7 @@ def refuse_fresh(planned: LedgerPlan, held: Mapping[str, Sequence[str]], path: s
             path,
             "does not know what nodes already hold: %s. It is missing, in another place, or older than they are" % shorten(names),
             "Bring back the ledger as it was last committed. If it is lost, write what each node holds as its kindnet_pod_cidrs and"
-            " converge once: the ledger takes that over, and the lines can go again.",
+            " converge once: the ledger takes that over, and the lines can go again. If a node had another name, say kindnet_renamed_from.",
         )
 
 

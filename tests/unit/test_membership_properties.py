@@ -40,6 +40,7 @@ class Cluster(RuleBasedStateMachine):
         self.recorded = {}  # what a host has recorded by its last converge
         self.holding = {}  # every host that was ever converged and was not removed
         self.addresses = {}
+        self.copies = []  # of the ledger, as others may still have it
         self.counter = 0
 
     def teardown(self):
@@ -73,9 +74,9 @@ class Cluster(RuleBasedStateMachine):
         return sorted(limited - down), set(names) - down
 
     def is_for_a_reason(self, error):
-        """An address that was never read, a first run that not all are asked for, or one that comes again before a run saw that it was gone."""
+        """An address that was never read, a new host that cannot be asked, or one that comes again before a run saw that it was gone."""
         removed = [n for n in ((self.book().get("removed_hosts") or ()) if os.path.exists(self.path) else ()) if n in self.inventory]
-        expected = "remove_node.yml" if removed else "never read|there is no ledger yet"
+        expected = "remove_node.yml" if removed else "never read|there is no ledger yet|cannot be asked now"
         assert re.search(expected, str(error)), str(error)
 
     def converge(self, data):
@@ -91,6 +92,8 @@ class Cluster(RuleBasedStateMachine):
             self.is_for_a_reason(error)
             assert self.content() == before
             return
+        if before and before != self.content():
+            self.copies.append(before)
         table = {n.name: n for n in made.nodes}
         assert list(table) == list(self.inventory), "members are those of the inventory, whoever takes part"
         for name, node in table.items():
@@ -126,6 +129,8 @@ class Cluster(RuleBasedStateMachine):
                 text = f.read()
             with open(self.path, "w") as f:  # the operator does as the error says
                 f.write(text.replace("      - %s\n" % name, ""))
+        if name not in self.holding:
+            self.forget_copies_with(name)
         known = self.addresses.get(name)
         self.live[name] = list(known) if known else [self.address(f) for f in families]
         if name in self.holding:  # it comes back as it was
@@ -182,12 +187,14 @@ class Cluster(RuleBasedStateMachine):
         old = data.draw(st.sampled_from([n for n in self.inventory if n in self.holding]))
         if new in self.inventory or new in self.holding:
             return
+        self.forget_copies_with(new)
         before = dict(self.inventory)
         self.inventory = {(new if n == old else n): dict(v, **({"kindnet_renamed_from": old} if n == old else {})) for n, v in before.items()}
-        self.live[new], self.recorded[new] = self.live[old], self.recorded.get(old, {})
+        self.live[new], self.recorded[new] = self.live.pop(old), self.recorded.pop(old, {})
         self.converge(data)
         if new not in self.holding:
             self.inventory = before
+            self.live[old], self.recorded[old] = self.live.pop(new), self.recorded.pop(new)
 
     @precondition(lambda self: self.inventory)
     @rule(data=st.data())
@@ -214,6 +221,7 @@ class Cluster(RuleBasedStateMachine):
         except KindnetError as error:
             assert "is full" in str(error), str(error)
         else:
+            self.copies.clear()  # they give it nothing either
             self.holding.update({n.name: n.pod_cidrs for n in made.nodes})
             assert list(self.holding[name]) == cidrs
         self.inventory[name].pop("kindnet_pod_cidrs")
@@ -236,6 +244,31 @@ class Cluster(RuleBasedStateMachine):
             assert not os.path.exists(self.path)
         with open(self.path, "w") as f:
             f.write(kept)
+
+    @precondition(lambda self: self.copies and self.inventory)
+    @rule(data=st.data())
+    def find_an_older_ledger(self, data):
+        """No host is given another block than the one that it knows as its own, whoever takes part."""
+        kept = self.content()
+        older = data.draw(st.sampled_from(self.copies))
+        with open(self.path, "w") as f:
+            f.write(older)
+        here, up = self.draw_parts(data)
+        try:
+            made = self.make(here or list(self.inventory), up)
+        except KindnetError:
+            assert self.content() == older
+        else:
+            for node in made.nodes:
+                own = self.recorded.get(node.name, {}).get(node.name)
+                if own and own == list(self.holding[node.name]):
+                    assert set(own) <= set(node.pod_cidrs), "%s was moved" % node.name
+        with open(self.path, "w") as f:
+            f.write(kept)
+
+    def forget_copies_with(self, name):
+        """A ledger from before another machine had this name gives it nothing, so nobody is asked. The host itself refuses while pods run."""
+        self.copies = [c for c in self.copies if name not in yaml.safe_load(c)["kindnet_ledger"]["vars"]["pod_cidrs"]]
 
     def content(self):
         if not os.path.exists(self.path):

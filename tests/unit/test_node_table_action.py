@@ -245,7 +245,9 @@ def test_a_host_that_joins_asks_itself_and_a_few_who_would_know(tmp_path):
     converged(tmp_path, *"abcdefgh")
     assert asked(tmp_path, bare("z", *"abcdefgh")) == ["z", "a", "b", "c", "d"]
     assert asked(tmp_path, bare("z", *"abcdefgh"), here=["z"]) == ["z", "a", "b", "c", "d"]
-    assert asked(tmp_path, bare("z", *"abcdefgh"), here=["h"]) == ["h"]
+    # The new one, too, where a run leaves it out: nobody else can say what it holds.
+    assert asked(tmp_path, bare("z", *"abcdefgh"), here=["h"]) == ["z", "h"]
+    assert asked(tmp_path, bare("y", "z", *"abcdefgh"), here=["y", "a"]) == ["y", "z", "a"]
 
 
 def test_a_bad_table_gives_nothing(tmp_path):
@@ -269,8 +271,12 @@ def test_a_lost_ledger_is_never_begun_anew(tmp_path):
         with pytest.raises(KindnetError, match="does not know what nodes already hold") as caught:
             read(tmp_path, bare("a", "b", "c"), answers=answers)
         assert "c (10.244.2.0/24)" in str(caught.value) and str(tmp_path) in str(caught.value)
-    with pytest.raises(KindnetError, match="c cannot be asked"):
-        read(tmp_path, bare("a", "b", "c"), answers=[answer("a"), answer("b")])
+    # What one holds tells nothing of another that is silent.
+    said = bare("a", "b", "c")
+    said["kindnet_nodes"]["hosts"]["a"]["kindnet_pod_cidrs"] = GIVEN["a"]
+    for inventory, answers in ((bare("a", "b", "c"), [answer("a"), answer("b")]), (said, [answer("a", {"a": GIVEN["a"]}), answer("b")])):
+        with pytest.raises(KindnetError, match="kindnet_pod_cidrs of c: .* cannot be asked"):
+            read(tmp_path, inventory, answers=answers)
     assert book(tmp_path) is None
 
 
@@ -279,6 +285,54 @@ def test_an_old_ledger_gives_nothing_that_was_given_since(tmp_path):
     with pytest.raises(KindnetError, match="c .10.244.2.0/24"):
         read(tmp_path, bare("a", "b", "d"), answers=[answer("a", GIVEN), answer("d")])
     assert set(book(tmp_path)["pod_cidrs"]) == {"a", "b"}
+
+
+@pytest.mark.parametrize("here", [["a", "b", "d", "c"], ["d"], ["a", "b"]])
+def test_an_old_ledger_gives_no_block_that_a_host_holds_alone(tmp_path, here):
+    """c was converged alone, by a ledger that is not here: neither a nor b has heard of it."""
+    before = converged(tmp_path, "a", "b")
+    inventory = bare("a", "b", "d", "c")
+    assert {"c", "d"} <= set(asked(tmp_path, inventory, here=here))
+    known = {"a": GIVEN["a"], "b": GIVEN["b"]}
+    for answers, words in (
+        ([answer("a", known), answer("d"), answer("c", GIVEN)], "does not know what nodes already hold: c .10.244.2.0/24"),
+        ([answer("a", known), answer("d")], "kindnet_pod_cidrs of c: .* cannot be asked"),
+    ):
+        with pytest.raises(KindnetError, match=words):
+            read(tmp_path, inventory, here=here, answers=answers)
+        assert book(tmp_path) == before
+
+
+def test_an_old_ledger_gives_no_other_block_to_a_host_that_it_has_under_its_old_name(tmp_path):
+    """b became c elsewhere, and kindnet_renamed_from was dropped since."""
+    before = converged(tmp_path, "a", "b")
+    with pytest.raises(KindnetError, match="c .10.244.1.0/24.*kindnet_renamed_from"):
+        read(tmp_path, bare("a", "c"), answers=[answer("a", {"a": GIVEN["a"], "c": GIVEN["b"]}), answer("c", {"a": GIVEN["a"], "c": GIVEN["b"]})])
+    assert book(tmp_path) == before
+    # It is a new host where nobody ever converged it under that name.
+    table = read(tmp_path, bare("a", "c"), answers=[answer("a"), answer("c", {"a": GIVEN["a"], "b": GIVEN["b"]})])
+    assert pod_cidrs(table)["c"] == ["10.244.2.0/24"]
+
+
+def test_so_many_new_hosts_outside_of_a_run_are_not_asked_one_by_one(tmp_path):
+    converged(tmp_path, "a", "b")
+    names = [chr(99 + i) for i in range(17)]
+    with pytest.raises(KindnetError, match="17 hosts do not take part now") as caught:
+        read(tmp_path, bare("a", "b", *names), here=["a"])
+    assert "--tags node_table" in str(caught.value)
+    assert asked(tmp_path, bare("a", "b", *names)) == ["a", "b", *names]
+
+
+def test_a_second_family_asks_everybody_who_is_given_a_block_of_it(tmp_path):
+    both = {"kindnet_cluster_cidrs": ["10.244.0.0/16", "fd00:10:244::/48"]}
+    converged(tmp_path, *"abcdef")
+    inventory = bare(*"abcdef", **both)
+    for name in "ef":
+        inventory["kindnet_nodes"]["hosts"][name]["kindnet_node_ips"] = ["192.0.2.%d" % ord(name), "2001:db8::%s" % name]
+    assert asked(tmp_path, inventory, here=["a"]) == ["a", "e", "f"]
+    # With an address to be read, all is asked in one go.
+    inventory["kindnet_nodes"]["hosts"]["e"] = {"kindnet_node_interface": "eth1"}
+    assert asked(tmp_path, inventory, here=["a"]) == ["a", "e", "f"]
 
 
 def test_a_run_of_few_hosts_does_not_begin_a_ledger_for_many(tmp_path):
