@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         # Every route that has a part in the plan; None: not read, because ``own`` is just as wanted and a pass has nothing to do
         everything: Optional[Tuple[Route, ...]] = None
         links: Dict[int, str] = {}  # names of interfaces by index, for messages
+        kindnetd: str = ""  # the one that runs, if there is something to take over from it
 
     class Op(NamedTuple):
         """What the adapter needs to make a change."""
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
         action: str
         reason: str
 else:
-    Live = namedtuple("Live", "own everything links", defaults=(None, {}))
+    Live = namedtuple("Live", "own everything links kindnetd", defaults=(None, {}, ""))
     Op = namedtuple("Op", "route node after")
     Verdict = namedtuple("Verdict", "subject node dst next_hop action reason")
 
@@ -103,13 +104,17 @@ class _Planner:
         self.everything = live.everything if live.everything is not None else live.own
         self.peers = parse_peers(section)
         self.index_of = {name: index for index, name in live.links.items()}
-        self.known = known_addresses(section) if section.get("takeover") else frozenset()
+        # A kindnetd that is back keeps what it makes: two daemons at the same routes would be worse than either.
+        self.known = known_addresses(section) if section.get("takeover") and not live.kindnetd else frozenset()
         self.clusters = [network_of(c) for c in section.get("cluster_cidrs", ())]
         self.on_link = OnLink(self.everything, self.table)
         self.early: List[Change] = []
         self.main: List[Change] = []
         self.late: List[Change] = []
         self.problems: List[Problem] = []
+        if live.kindnetd:
+            message = "kindnetd runs here (%s), so its routes are left alone. Stop it and keep it from starting again." % live.kindnetd
+            self.problems.append(Problem("takeover", message))
         self.notes: List[str] = []
         self.verdicts: List[Verdict] = []
         self.subjects: Set[str] = set()

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the kindnet.host authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Daemons that program the same routes and rules as we do: which of them run. No part of a pass."""
+"""Daemons that program the same routes and rules as we do: which of them run. Of a pass only where there is something to take over."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Collection, Dict, List
 
-NETWORK = "/proc/%s/ns/net"
+# Of one network the same inode. ns/net would need more capabilities than a pass has.
+NETWORK = "/proc/%s/net/dev"
 
 
 def running(names: Collection[str]) -> List[Dict[str, Any]]:
@@ -39,13 +40,18 @@ def running(names: Collection[str]) -> List[Dict[str, Any]]:
     return found
 
 
+def kindnetd() -> str:
+    """The kindnetd that runs here, in words; "" if none does."""
+    return ", ".join("pid %(pid)d: %(command)s" % d for d in running(("kindnetd",)))
+
+
 def refuse_takeover() -> None:
     """Raise while kindnetd runs: it would make its own routes again, and delete ours for it."""
-    daemons = running(("kindnetd",))
-    if daemons:
+    found = kindnetd()
+    if found:
         raise KindnetError(
             "takeover",
             "true",
-            "kindnetd still runs here (%s)" % ", ".join("pid %(pid)d: %(command)s" % d for d in daemons),
+            "kindnetd still runs here (%s)" % found,
             "Stop it and keep it from starting again; nothing was changed.",
         )

@@ -86,7 +86,12 @@ def read_all(section: Section) -> Live:
     relevant = _wanted_routes.relevance(section)
     everything = _dump_all([table] if is_absent(section) else _asked_tables(table), relevant)
     own = tuple(r for r in everything if r.table == table and r.protocol == protocol)
-    return Live(own, everything, _netlink.link_names())
+    kindnetd = ""
+    if _wanted_routes.could_be_taken_over(section, (r for r in everything if r.table == table)):
+        from ._rivals import kindnetd as running_kindnetd
+
+        kindnetd = running_kindnetd()
+    return Live(own, everything, _netlink.link_names(), kindnetd)
 
 
 def _asked_tables(table: int) -> List[int]:

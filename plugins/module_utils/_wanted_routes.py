@@ -119,7 +119,12 @@ def could_be_taken_over(section: Section, live: Iterable[Route]) -> bool:
     if not section.get("takeover"):
         return False
     known = known_addresses(section)
-    return any(is_kindnetds(r, known) for r in live)
+    found = [r for r in live if is_kindnetds(r, known)]
+    if not found:
+        return False
+    wanted = {(p.dst, p.prefix) for p in parse_peers(section)}
+    clusters = [network_of(c) for c in section.get("cluster_cidrs", ())]
+    return any((r.dst, r.prefix) in wanted or any(is_inside(r, c) for c in clusters) for r in found)
 
 
 def relevance(section: Section) -> Callable[[Route], bool]:

@@ -437,16 +437,20 @@ def test_takeover_adopts_in_place(host):
     assert host.a_pass()["changes"] == [["route 10.244.9.0/24", "remove"]] and host.lines("10.244.9.0/24") == []
 
 
+def start_kindnetd(enter=lambda *command: command):
+    kindnetd = subprocess.Popen(enter("bash", "-c", "exec -a /bin/kindnetd sleep 60"))
+    deadline = time.monotonic() + 30
+    while Path("/proc/%d/cmdline" % kindnetd.pid).read_bytes() != b"/bin/kindnetd\x0060\0":
+        assert time.monotonic() < deadline
+    return kindnetd
+
+
 @pytest.mark.parametrize("in_the_way", [True, False], ids=["in this host's network", "in a network of its own"])
 def test_takeover_is_refused_while_kindnetd_runs(host, in_the_way):
     host.sh("ip route add 10.244.1.0/24 via 172.18.0.3")
     before = host.routes()
-    command = ["bash", "-c", "exec -a /bin/kindnetd sleep 60"]
-    kindnetd = subprocess.Popen(host.command(*command) if in_the_way else command)
+    kindnetd = start_kindnetd(host.command) if in_the_way else start_kindnetd()
     try:
-        deadline = time.monotonic() + 30
-        while Path("/proc/%d/cmdline" % kindnetd.pid).read_bytes() != b"/bin/kindnetd\x0060\0":
-            assert time.monotonic() < deadline
         for check in (True, False) if in_the_way else ():
             refused = host.module(nodes=NODES, node_name="me", takeover=True, check=check)
             assert refused["failed"] and "kindnetd still runs here (pid %d: /bin/kindnetd 60)" % kindnetd.pid in refused["msg"]
@@ -464,6 +468,28 @@ def test_takeover_is_refused_while_kindnetd_runs(host, in_the_way):
     finally:
         kindnetd.kill()
         kindnetd.wait()
+
+
+def test_a_pass_takes_nothing_from_a_kindnetd_that_is_back(host):
+    quartet(host, nodes=NODES, node_name="me", takeover=True, cluster_cidrs=["10.244.0.0/16", "fd00:10:244::/56"])
+    kindnetd = start_kindnetd(host.command)
+    try:
+        assert host.a_pass() == {"changes": [], "problems": [], "notes": []}  # there is nothing to take
+        # A node that the inventory does not know, and one whose route kindnetd has made its own again.
+        host.sh("ip route add 10.244.9.0/24 via 172.18.0.4; ip route del 10.244.1.0/24; ip route add 10.244.1.0/24 via 172.18.0.3")
+        host.sh("ip route del 10.244.2.0/24 proto 107")  # and one of ours that is gone
+        done = host.a_pass()
+        assert done["changes"] == [["route 10.244.2.0/24", "add"]]
+        (problem,) = done["problems"]
+        assert problem["subject"] == "takeover" and "pid %d: /bin/kindnetd 60" % kindnetd.pid in problem["message"]
+        before = host.routes()
+        assert host.a_pass()["changes"] == [] and host.routes() == before
+        assert "takeover: kindnetd runs here" in host.reconcile("--check")
+    finally:
+        kindnetd.kill()
+        kindnetd.wait()
+    assert sorted(host.a_pass()["changes"]) == [["route 10.244.1.0/24", "replace"], ["route 10.244.9.0/24", "remove"]]
+    assert host.lines(A4) == [OURS4] and host.a_pass() == {"changes": [], "problems": [], "notes": []}
 
 
 def test_takeover_of_a_route_with_one_of_ours_beside_it(host):

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 __metaclass__ = type
 
+import json
+import os
+import pathlib
 import subprocess
+import sys
 
 import pytest
 import yaml
@@ -62,3 +66,22 @@ def test_a_daemon_is_found_by_its_exact_name(argv0, found):
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to have less of it")
+def test_a_daemon_is_found_with_no_more_capabilities_than_a_pass_has():
+    process = subprocess.Popen(["bash", "-c", "exec -a /bin/kindnetd sleep 60"])
+    elsewhere = subprocess.Popen(["unshare", "--net", "bash", "-c", "exec -a /bin/kindnetd sleep 60"])
+    code = "from ansible_collections.kindnet.host.plugins.module_utils import _rivals; print([r['pid'] for r in _rivals.running(['kindnetd'])])"
+    less = ["setpriv", "--inh-caps=-all", "--bounding-set=-all,+net_admin,+net_raw"]
+    try:
+        for pid in (process.pid, elsewhere.pid):
+            while not pathlib.Path("/proc/%d/cmdline" % pid).read_bytes().startswith(b"/bin/kindnetd\0"):
+                pass
+        environment = dict(os.environ, PYTHONPATH=os.path.abspath(".ansible/collections"), PYTHONDONTWRITEBYTECODE="1")
+        found = json.loads(subprocess.run([*less, sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout)
+        assert process.pid in found and elsewhere.pid not in found
+    finally:
+        for started in (process, elsewhere):
+            started.kill()
+            started.wait()
