@@ -129,8 +129,8 @@ pyroute2_problem:
 pods:
   description:
     - Addresses that host-local has given to pods, and the container that holds each.
-    - The plugin C(ptp) makes a route to each pod, on RV(pods[].interface), so what a crash left is told apart and not listed. Other plugins, such as
-      C(bridge), leave no such sign; of them every address is listed, with an empty RV(pods[].interface).
+    - The plugin C(ptp) makes a route to each pod, on C(interface), so what a crash left is told apart and not listed. Other plugins, such as
+      C(bridge), leave no such sign; of them every address is listed, with an empty C(interface).
   returned: always
   type: list
   elements: dict
