@@ -121,8 +121,6 @@ class ActionModule(ActionBase):
             # Else -v would print pages of table. The setup module does the same.
             _ansible_verbose_override=True,
         )
-        if made.plan and made.plan.notes:
-            result["warnings"] = list(made.plan.notes)
         return result
 
 

@@ -119,7 +119,7 @@ def plan_ledger(
 
     reasons: Dict[str, List[str]] = {h.name: [] for h in hosts}
     held = dict(before.pod_cidrs)
-    sources, notes = _rename(hosts, explicit, held, reasons)
+    sources = _rename(hosts, explicit, held, reasons)
     dropped = _adopt_explicit(hosts, explicit, held, reasons)
     _disjoint(held, explicit)
     _inside_clusters(held, explicit, clusters)
@@ -153,7 +153,7 @@ def plan_ledger(
     if gone:
         changes.append(Change("removed hosts in the ledger", "remove", ", ".join(gone), "", "the inventory has them no more"))
     after = Ledger(cluster_name, held, freed, addresses, removed)
-    return LedgerPlan({h.name: _texts(held[h.name]) for h in hosts}, after, given, Plan(tuple(changes), (), tuple(notes)))
+    return LedgerPlan({h.name: _texts(held[h.name]) for h in hosts}, after, given, Plan(tuple(changes)))
 
 
 def plan_free(ledger: Optional[Ledger], name: str, listed: bool = False) -> LedgerPlan:
@@ -273,12 +273,11 @@ def _explicit(host: Host) -> Tuple[Range, ...]:
 
 def _rename(
     hosts: Sequence[Host], explicit: Mapping[str, Tuple[Range, ...]], held: Dict[str, Tuple[Range, ...]], reasons: Dict[str, List[str]]
-) -> Tuple[Dict[str, str], List[str]]:
-    """Move the entries of hosts that got another name. Returns the old name by the new one, and notes."""
+) -> Dict[str, str]:
+    """Move the entries of hosts that got another name. Returns the old name by the new one."""
     names = set(reasons)
     sources: Dict[str, str] = {}
     takers: Dict[str, str] = {}
-    notes = []
     for host in hosts:
         old = host.renamed_from
         if not old:
@@ -287,13 +286,17 @@ def _rename(
         if not isinstance(old, str):
             raise KindnetError(field, old, "is not a name", "Write the name that this host had in the inventory.")
         if host.name in held:
-            # Declared in an earlier run and left standing, which is harmless; unless the old name is still around.
             if old in held and old not in names:
-                notes.append(
-                    "%s holds pod CIDRs of its own, so it does not take over those of %s, which stay in the ledger until %s -e node=%s frees them"
-                    % (host.name, old, REMOVE, old)
+                has = ", ".join(_texts(held[host.name]))
+                raise KindnetError(
+                    field,
+                    old,
+                    "the ledger has both: %s holds %s, %s holds %s" % (host.name, has, old, ", ".join(_texts(held[old]))),
+                    "If %s is still the host that holds %s, drop kindnet_renamed_from. If it is %s, and the other one left the inventory by its line alone,"
+                    " call it %s again, free the block of the other with %s -e node=%s, and then rename it. Of several renames in a chain, converge one"
+                    " after the other." % (host.name, has, old, old, REMOVE, host.name),
                 )
-            continue
+            continue  # declared in an earlier run and left standing
         if old not in held:
             if explicit[host.name]:
                 continue  # nothing is left to the ledger, nothing can go astray
@@ -316,7 +319,7 @@ def _rename(
         reasons[host.name].append("renamed from %s" % old)
     for name, old in sources.items():
         held[name] = held.pop(old)
-    return sources, notes
+    return sources
 
 
 def _adopt_explicit(

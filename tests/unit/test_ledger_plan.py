@@ -136,13 +136,6 @@ def test_a_declared_rename_keeps_the_block_and_may_stay_declared():
     assert plan_ledger(planned.ledger, renamed, [V4]).plan.changes == ()
 
 
-def test_a_rename_declared_too_late_is_said():
-    book = plan_ledger(None, hosts("old", "new"), [V4]).ledger
-    planned = plan_ledger(book, [Host("new", renamed_from="old")], [V4])
-    assert planned.pod_cidrs == {"new": ("10.244.1.0/24",)}
-    assert "does not take over those of old" in planned.plan.notes[0]
-
-
 def test_explicit_blocks_win_and_stay_when_the_line_goes():
     planned = plan_ledger(None, [Host("a"), Host("b", ["10.244.0.0/24"])], [V4])
     assert planned.pod_cidrs == {"a": ("10.244.1.0/24",), "b": ("10.244.0.0/24",)}
@@ -227,6 +220,10 @@ REFUSED = {
     "rename of a host that is still there": (
         {"a": ["10.244.0.0/24"]}, [Host("a"), Host("b", renamed_from="a")], [V4],
         "kindnet_renamed_from of b: a: is still a host of the inventory, and holds 10.244.0.0/24",
+    ),
+    "rename onto a name that a host which left still holds a block under": (
+        {"x": ["10.244.0.0/24"], "b": ["10.244.1.0/24"]}, [Host("x", renamed_from="b")], [V4],
+        "kindnet_renamed_from of x: b: the ledger has both: x holds 10.244.0.0/24, b holds 10.244.1.0/24",
     ),
     "two renames from one host": (
         {"a": ["10.244.0.0/24"]}, [Host("b", renamed_from="a"), Host("c", renamed_from="a")], [V4],

@@ -167,20 +167,26 @@ class Fleet(RuleBasedStateMachine):
     def rename(self, data):
         old = data.draw(st.sampled_from([m for m in self.members if m in self.holding]))
         new = data.draw(st.sampled_from(NAMES))
-        if new in self.members or new in self.holding:
+        if new in self.members:
             return
-        at = self.members.index(old)
-        if old in self.explicit:
-            self.explicit[new] = self.explicit[old]
+        at, explicit = self.members.index(old), self.explicit.get(old)
         self.forget(old)
+        if explicit:
+            self.explicit[new] = explicit
         self.members.insert(at, new)
         self.renamed[new] = old
-        self.converge()
+        if new in self.holding:
+            # Of a host that left: which of the two blocks is this one's, nobody can tell.
+            with pytest.raises(KindnetError, match="kindnet_renamed_from of %s: %s: the ledger has both" % (new, old)):
+                plan_ledger(self.ledger, self.hosts(), self.clusters, MASKS)
+        else:
+            self.converge()
         self.renamed.pop(new)
-        if new not in self.holding:
-            # The range was full for another host, so nothing was renamed either: the operator takes it back.
+        if old in self.holding:
+            # Refused, or the range was full for another host, so nothing was renamed: the operator takes it back.
             self.members[self.members.index(new)] = old
-            self.explicit.pop(new, None)
+            if explicit:
+                self.explicit[old] = self.explicit.pop(new)
 
     @rule(name=st.sampled_from(NAMES), block=st.sampled_from(SUBNETS))
     def say_explicitly(self, name, block):

@@ -185,11 +185,22 @@ class Cluster(RuleBasedStateMachine):
     @rule(data=st.data(), new=st.sampled_from(NAMES))
     def rename(self, data, new):
         old = data.draw(st.sampled_from([n for n in self.inventory if n in self.holding]))
-        if new in self.inventory or new in self.holding:
+        if new in self.inventory:
             return
-        self.forget_copies_with(new)
         before = dict(self.inventory)
+        departed = new in self.holding
+        if not departed:
+            self.forget_copies_with(new)
         self.inventory = {(new if n == old else n): dict(v, **({"kindnet_renamed_from": old} if n == old else {})) for n, v in before.items()}
+        if departed:  # which of the two blocks is this host's, nobody can tell
+            kept = self.content()
+            try:
+                self.make(list(self.inventory), set(self.inventory))
+                raise AssertionError("%s was given the block of another host" % new)
+            except KindnetError as error:
+                assert re.search("the ledger has both|remove_node.yml", str(error)) and self.content() == kept
+            self.inventory = before
+            return
         self.live[new], self.recorded[new] = self.live.pop(old), self.recorded.pop(old, {})
         self.converge(data)
         if new not in self.holding:
