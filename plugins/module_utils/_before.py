@@ -21,9 +21,10 @@ from ._plan import Change, Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
+    from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
-    Entry = Dict[str, Any]  # {"before": the prior value, "ours": what we set}
+    # {"before": the prior value, "ours": what we set; of a file or link, where ours leads, "" if it is none}
+    Entry = Dict[str, Any]
     Image = Optional[Dict[str, Any]]  # as _files.image_of makes it
 
     class Op(NamedTuple):
@@ -38,13 +39,14 @@ if TYPE_CHECKING:
 
         known: Dict[str, Image]  # what is recorded to have been there, by path
         now: Dict[str, Image]
+        links: Dict[str, str] = {}  # where ours lead, by path
 else:
     Op = namedtuple("Op", "kind group things")
-    Priors = namedtuple("Priors", "known now")
+    Priors = namedtuple("Priors", "known now links", defaults=({},))
 
 SCHEMA = 1
 FILE = "/var/lib/kindnet/before.json"
-FILES = "files"  # the group of files in our places; other groups are named as their concern
+FILES = "files"  # the group of files and links in our places; other groups are named as their concern, with its folders in them
 REMEMBER, FORGET, PUT_BACK = "remember", "forget", "put back"
 
 
@@ -111,7 +113,7 @@ def recorded(paths: Iterable[str]) -> Priors:
     """What was at ``paths`` before us, as far as it is recorded, and what is there now."""
     known = load(FILES)
     before = {p: known[p]["before"] for p in paths if p in known}
-    return Priors(before, {p: _files.image_of(p) for p in before})
+    return Priors(before, {p: _files.image_of(p) for p, image in before.items() if image is not None})
 
 
 def remembering(priors: Optional[Priors]) -> Tuple[Change, ...]:
@@ -123,10 +125,50 @@ def remembering(priors: Optional[Priors]) -> Tuple[Change, ...]:
             "",
             "recorded: " + _in_words(image),
             "teardown brings it back",
-            Op(REMEMBER, FILES, {path: {"before": image, "ours": ""}}),
+            Op(REMEMBER, FILES, {path: {"before": image, "ours": priors.links.get(path, "") if priors else ""}}),
         )
         for path, image in sorted(priors.now.items() if priors else ())
     )
+
+
+def unrecorded_links(links: Dict[str, str], ours: Iterable[str]) -> Priors:
+    """What is at those of ``links``, path to target, of which it is not recorded that ours leads there.
+
+    :param ours: those that an earlier converge made; nothing was there before.
+    """
+    known = load(FILES)
+    missing = {p: target for p, target in links.items() if p not in known or known[p]["ours"] != target}
+    return Priors({}, {p: None if p in ours or p in known else _files.image_of(p) for p in missing}, missing)
+
+
+def links_of_ours() -> Dict[str, str]:
+    """Path to target of each link that is recorded, whatever became of the desired state."""
+    return {path: entry["ours"] for path, entry in load(FILES).items() if entry["ours"]}
+
+
+def folders_of_ours(concern: str) -> List[str]:
+    """The folders that ``concern`` is recorded to have made."""
+    return sorted(load(concern))
+
+
+def remembering_folders(concern: str, folders: Sequence[str]) -> Tuple[Change, ...]:
+    """The change that records that there was none of ``folders``. Pure."""
+    if not folders:
+        return ()
+    op = Op(REMEMBER, concern, {folder: {"before": None, "ours": ""} for folder in folders})
+    return (Change(_folders_subject(concern), "add", "", "recorded: " + ", ".join(folders), "teardown removes those that are empty then", op),)
+
+
+def forgetting_folders(concern: str, folders: Sequence[str]) -> Tuple[Change, ...]:
+    """The change that drops the record of ``folders``. Pure."""
+    if not folders:
+        return ()
+    op = Op(FORGET, concern, folders)
+    return (Change(_folders_subject(concern), "remove", "recorded: " + ", ".join(folders), "", "it is of no more use", op),)
+
+
+def _folders_subject(concern: str) -> str:
+    return "folders made for " + concern
 
 
 def putting_back(plan: Plan, priors: Optional[Priors]) -> Plan:

@@ -24,7 +24,7 @@ from . import _before, _files
 from ._conflist_data import fill_mtu, mtu_of, parse_conflist, parse_name, plugin_types, read_text, same, stores_of, wants_mtu
 from ._errors import KindnetError
 from ._plan import Problem
-from ._plan_conflist import MAKE_FOLDER, REMOVE, REMOVE_FOLDER, WRITE, Actual, is_others
+from ._plan_conflist import MAKE_FOLDER, REMOVE, REMOVE_FOLDER, SECTION, WRITE, Actual, is_others
 from ._plan_conflist import plan_conflist as plan
 
 TYPE_CHECKING = False
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     Section = Dict[str, Any]
 
 __all__ = ["SECTION", "apply", "mtu_today", "plan", "read", "resolve"]
-
-SECTION = "conflist"
 
 
 def resolve(params: Dict[str, Any], recorded: Optional[Section]) -> Section:
@@ -55,7 +53,7 @@ def resolve(params: Dict[str, Any], recorded: Optional[Section]) -> Section:
     section: Section = {
         "path": path,
         "former_paths": former,
-        "made_folders": sorted(set((recorded or {}).get("made_folders", ())) | set(_files.missing_folders(os.path.dirname(path)))),
+        "made_folders": sorted(set(_made_folders(recorded)) | set(_files.missing_folders(os.path.dirname(path)))),
     }
     before = recorded["conflist"] if recorded else read_text(found.content) if found else None
     if wants_mtu(conflist):
@@ -90,13 +88,14 @@ def read(section: Section, recorded: Optional[Section]) -> Actual:
     for folder in section["made_folders"]:
         if folder not in folders:
             folders[folder] = _files.names_in(folder)
-    priors = None
+    if recorded is None:
+        return Actual(files, folders)
+    known_folders = _before.folders_of_ours(SECTION)
     if section.get("state") == "absent":
-        priors = _before.recorded(paths)
-    elif recorded is not None and section["path"] not in _paths_of(recorded):
-        # kindnetd's own file, for one, which a takeover adopts
-        priors = _before.unrecorded([section["path"]])
-    return Actual(files, folders, priors)
+        return Actual(files, folders, _before.recorded(paths), tuple(known_folders))
+    # kindnetd's own file, for one, which a takeover adopts
+    priors = _before.unrecorded([section["path"]]) if section["path"] not in _paths_of(recorded) else None
+    return Actual(files, folders, priors, tuple(folder for folder in section["made_folders"] if folder not in known_folders))
 
 
 def apply(section: Section, plan: Plan) -> Tuple[Problem, ...]:
@@ -145,7 +144,11 @@ def _resolve_absent(path: str, name: str, recorded: Optional[Section]) -> Sectio
     files: List[List[Any]] = [[place, ours[place], True] for place in ours]
     if path not in ours:
         files.append([path, name, False])
-    return {"state": "absent", "files": files, "made_folders": (recorded or {}).get("made_folders", [])}
+    return {"state": "absent", "files": files, "made_folders": _made_folders(recorded)}
+
+
+def _made_folders(recorded: Optional[Section]) -> List[str]:
+    return sorted(set((recorded or {}).get("made_folders", ())) | set(_before.folders_of_ours(SECTION)))
 
 
 def _paths_of(recorded: Section) -> Dict[str, str]:

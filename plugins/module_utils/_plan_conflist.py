@@ -10,7 +10,7 @@ __metaclass__ = type
 import os
 from collections import namedtuple
 
-from ._before import putting_back, remembering
+from ._before import forgetting_folders, putting_back, remembering, remembering_folders
 from ._conflist_data import pretty, read_text, same
 from ._files import left_empty, temporary_name
 from ._plan import Change, Plan, Problem
@@ -28,9 +28,11 @@ if TYPE_CHECKING:
         files: Dict[str, Found]  # the file, its temporary name, and files of ours under names of before; only what exists
         folders: Dict[str, Optional[Tuple[str, ...]]]  # names in each folder that matters; None where it does not exist
         priors: Optional[Priors] = None  # what was in our places, when that matters
+        record: Tuple[str, ...] = ()  # folders to remember as made by us; of state "absent": to forget
 else:
-    Actual = namedtuple("Actual", "files folders priors", defaults=(None,))
+    Actual = namedtuple("Actual", "files folders priors record", defaults=(None, ()))
 
+SECTION = "conflist"
 MODE = 0o644
 # What libcni takes for a configuration, and so what containerd reads from the folder. The first by name wins.
 LOADED = (".conf", ".conflist", ".json")
@@ -44,7 +46,7 @@ def plan_conflist(section: Dict[str, Any], actual: Actual) -> Plan:
         return _plan_absent(section, actual)
     path: str = section["path"]
     folder, name = os.path.split(path)
-    changes: List[Change] = list(remembering(actual.priors))
+    changes: List[Change] = list(remembering(actual.priors) + remembering_folders(SECTION, actual.record))
     for missing in section["made_folders"]:
         if missing in actual.folders and actual.folders[missing] is None:
             changes.append(Change("folder " + missing, "add", "", "mode 0755", "container runtimes look there", (MAKE_FOLDER, missing)))
@@ -83,7 +85,8 @@ def _plan_absent(section: Dict[str, Any], actual: Actual) -> Plan:
         changes.extend(_leftover(temporary_name(path), actual))
     for folder in left_empty(section["made_folders"], actual.folders, [c.op[1] for c in changes]):
         changes.append(Change("folder " + folder, "remove", "empty", "", "we made it, and nothing else is in it", (REMOVE_FOLDER, folder)))
-    return putting_back(Plan(tuple(changes), (), tuple(notes)), actual.priors)
+    done = putting_back(Plan(tuple(changes), (), tuple(notes)), actual.priors)
+    return done._replace(changes=done.changes + forgetting_folders(SECTION, actual.record))
 
 
 def _file(path: str, conflist: Dict[str, Any], found: Optional[Found]) -> Tuple[Change, ...]:

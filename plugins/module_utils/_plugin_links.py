@@ -34,9 +34,10 @@ if TYPE_CHECKING:
         places: Dict[str, Tuple[str, bool]]  # what is at a path, if anything: a link's target or "", and whether it leads to something
         leftovers: Tuple[str, ...]  # temporary links of a run that was killed
         folders: Dict[str, Optional[Tuple[str, ...]]]  # names in each folder that matters; None where it does not exist
-        priors: Optional[_before.Priors] = None  # links of others in our places, when that matters
+        priors: Optional[_before.Priors] = None  # what was in our places, when that matters
+        record: Tuple[str, ...] = ()  # folders to remember as made by us; of state "absent": to forget
 else:
-    Actual = namedtuple("Actual", "places leftovers folders priors", defaults=(None,))
+    Actual = namedtuple("Actual", "places leftovers folders priors record", defaults=(None, ()))
 
 SECTION = "cni_plugins"
 
@@ -46,8 +47,9 @@ NOTHING = ("", False)
 
 def resolve(params: Dict[str, Any], recorded: Optional[Section]) -> Section:
     """See :class:`_converge.Concern`."""
-    made = set((recorded or {}).get("made_folders", ()))
-    ours: Dict[str, str] = dict((recorded or {}).get("links", {}), **(recorded or {}).get("former", {}))
+    # Whatever became of desired.json: what is recorded of before tells what is ours since.
+    made = set((recorded or {}).get("made_folders", ())) | set(_before.folders_of_ours(SECTION))
+    ours: Dict[str, str] = dict(_before.links_of_ours(), **_links_of(recorded or {}))
     if params["state"] == "absent":
         return {"state": "absent", "former": ours, "source_dirs": (recorded or {}).get("source_dirs", []), "made_folders": sorted(made)}
     bin_dir = _parse_folder("bin_dir", params["bin_dir"])
@@ -90,15 +92,15 @@ def read(section: Section, recorded: Optional[Section]) -> Actual:
     for folder in section["made_folders"]:
         if folder not in folders:
             folders[folder] = _files.names_in(folder)
-    priors = None
+    if recorded is None:
+        return Actual(places, tuple(leftovers), folders)
+    known_folders = _before.folders_of_ours(SECTION)
     if section.get("state") == "absent":
-        priors = _before.recorded(section["former"])
-    elif recorded is not None:
-        known = dict(recorded.get("links", {}), **recorded.get("former", {}))
-        # Links of others that lead nowhere, and that a converge makes ours.
-        replaced = (p for p, (target, leads) in places.items() if not leads and os.path.dirname(target) in section["source_dirs"])
-        priors = _before.unrecorded(path for path in replaced if path not in known)
-    return Actual(places, tuple(leftovers), folders, priors)
+        return Actual(places, tuple(leftovers), folders, _before.recorded(section["former"]), tuple(known_folders))
+    not_ours = [p for p, (target, leads) in places.items() if not leads and os.path.dirname(target) not in section["source_dirs"]]
+    links = {p: target for p, target in section["links"].items() if p not in not_ours}
+    record = tuple(folder for folder in section["made_folders"] if folder not in known_folders)
+    return Actual(places, tuple(leftovers), folders, _before.unrecorded_links(links, _links_of(recorded)), record)
 
 
 def plan(section: Section, actual: Actual) -> Plan:
@@ -108,6 +110,7 @@ def plan(section: Section, actual: Actual) -> Plan:
     links: Dict[str, str] = section.get("links", {})
     changes += _before.remembering(actual.priors)
     if links:
+        changes += _before.remembering_folders(SECTION, actual.record)
         for folder in section["made_folders"]:
             if folder in actual.folders and actual.folders[folder] is None:
                 changes.append(Change("folder " + folder, "add", "", "mode 0755", "container runtimes look there", (MAKE_FOLDER, folder)))
@@ -134,7 +137,10 @@ def plan(section: Section, actual: Actual) -> Plan:
         for folder in _files.left_empty(section["made_folders"], actual.folders, [c.op[1] for c in changes]):
             changes.append(Change("folder " + folder, "remove", "empty", "", "we made it, and nothing else is in it", (REMOVE_FOLDER, folder)))
     done = Plan(tuple(changes), tuple(problems))
-    return _before.putting_back(done, actual.priors) if section.get("state") == "absent" else done
+    if section.get("state") == "absent":
+        done = _before.putting_back(done, actual.priors)
+        done = done._replace(changes=done.changes + _before.forgetting_folders(SECTION, actual.record))
+    return done
 
 
 def apply(section: Section, plan: Plan) -> Tuple[Problem, ...]:
@@ -156,6 +162,11 @@ def apply(section: Section, plan: Plan) -> Tuple[Problem, ...]:
         except KindnetError as e:
             failures.append(Problem(change.subject, str(e)))
     return tuple(failures)
+
+
+def _links_of(recorded: Section) -> Dict[str, str]:
+    """Path to target of all links that the recorded section knows as ours."""
+    return dict(recorded.get("links", {}), **recorded.get("former", {}))
 
 
 def _place(path: str) -> Tuple[str, bool]:

@@ -46,7 +46,8 @@ attributes:
     support: full
     description: A plugin that is there is left alone.
 notes:
-  - O(state=absent) removes the links that a run with O(persist=true) made, and the folder if a run made it and it is empty.
+  - O(state=absent) removes the links that this module made, and the folder if it made it and it is empty. That is known from
+    C(/var/lib/kindnet/before.json), whatever became of C(/etc/kindnet/desired.json).
 seealso:
   - module: kindnet.host.cni_conflist
 author:

@@ -364,7 +364,7 @@ def test_absent_leaves_what_others_put_there(host):
     converge(host)
     host.write(PATH, json.dumps(kindnetd(name="calico")))
     result = host.module(MODULE, {"state": "absent"})
-    assert [c["subject"] for c in result["changes"]] == [WAS, DESIRED]
+    assert [c["subject"] for c in result["changes"]] == [WAS, "folders made for conflist", DESIRED]
     assert host.json(PATH)["name"] == "calico" and PATH in result["notes"][0]
     assert not host.exists(BEFORE)
 
@@ -411,6 +411,21 @@ def test_what_was_there_is_kept_before_anything_is_recorded(host):
     failed = host.module(MODULE, given())
     assert failed["failed"] and "/var/lib/kindnet" in failed["msg"]
     assert host.json(PATH) == kindnetd(mtu=1234) and not host.exists(DESIRED)
+
+
+@pytest.mark.parametrize("prior", [":", "mkdir -p /etc/cni", "mkdir -p /etc/cni/net.d", "mkdir -p /etc/cni/net.d; echo x >/etc/cni/net.d/99-mine.conf"])
+@pytest.mark.parametrize("converged_again", [False, True])
+def test_the_record_is_lost_and_still_all_of_ours_goes_and_nothing_else(host, prior, converged_again):
+    host.sh(prior)
+    state = "[ ! -e /etc/cni ] || find /etc/cni -printf '%p %y %m %l\n' | sort"
+    before = host.sh(state)
+    host.quartet(MODULE, given())
+    host.sh("rm " + DESIRED)
+    if converged_again:
+        assert [c["subject"] for c in host.module(MODULE, given())["changes"]] == [DESIRED]
+    host.quartet(MODULE, {"state": "absent"})
+    assert host.sh(state) == before
+    assert not host.exists("/var/lib/kindnet")
 
 
 def test_absent_leaves_what_nobody_recorded(host):

@@ -91,10 +91,51 @@ def test_a_link_of_others_that_leads_elsewhere_and_nowhere_is_a_problem(host):
         assert result["failed"] and "link %s/ptp: leads nowhere ('/srv/ptp'), and is not ours to change" % BIN in result["msg"]
         assert [c["subject"] for c in result["changes"] if c["subject"].startswith("link ")] == ["link %s/%s" % (BIN, p) for p in FOUR if p != "ptp"]
     assert host.sh("readlink %s/ptp; ls -A %s" % (BIN, BIN)).split() == ["/srv/ptp"] + FOUR
-    assert not host.exists("/var/lib/kindnet")
     host.sh("rm %s/ptp" % BIN)
     host.quartet(MODULE, {})
     assert set(links(host)) == set(FOUR)
+    host.quartet(MODULE, {"state": "absent"})
+    assert host.sh("ls -A " + BIN) == "" and not host.exists("/var/lib/kindnet")
+
+
+# What is there of others before the first converge: the folder, or nothing; and what must be there after teardown.
+FOREIGN = {
+    "nothing": ":",
+    "the folder": "mkdir -p " + BIN,
+    "a plugin and a link": f"mkdir -p {BIN}; cp /usr/lib/cni/ptp {BIN}; ln -s /usr/lib/cni/portmap {BIN}/portmap",
+    "a link of ours to be": f"mkdir -p {BIN}; ln -s /usr/libexec/cni/ptp {BIN}/ptp",
+}
+
+
+@pytest.mark.parametrize("foreign", FOREIGN)
+@pytest.mark.parametrize("converged_again", [False, True])
+def test_the_record_is_lost_and_still_all_of_ours_goes_and_nothing_else(host, foreign, converged_again):
+    host.sh(FOREIGN[foreign])
+    state = "[ ! -e /opt/cni ] || find /opt/cni -printf '%p %y %m %l\n' -type f -exec md5sum {} + | sort"
+    before = host.sh(state)
+    host.quartet(MODULE, {})
+    made = host.sh(state)
+    host.sh("rm /etc/kindnet/desired.json")
+    if converged_again:
+        result = host.module(MODULE, {})
+        assert [c["subject"] for c in result["changes"]] == ["/etc/kindnet/desired.json"]
+        host.sh("rm %s/loopback; ln -sfn /usr/libexec/cni/host-local %s/host-local" % (BIN, BIN))
+        one_pass(host)
+        assert host.sh(state) == made
+    host.quartet(MODULE, {"state": "absent"})
+    assert host.sh(state) == before
+    assert not host.exists("/var/lib/kindnet")
+
+
+def test_the_record_is_lost_after_a_link_moved(host):
+    host.sh("mount -t tmpfs none /mnt; mkdir /mnt/a /mnt/b; cp /usr/lib/cni/ptp /mnt/a; cp /usr/lib/cni/ptp /mnt/b")
+    args = {"plugins": ["ptp"], "source_dirs": ["/mnt/a", "/mnt/b"]}
+    host.quartet(MODULE, args)
+    host.sh("rm /mnt/a/ptp")
+    host.quartet(MODULE, args)
+    host.sh("rm /etc/kindnet/desired.json")
+    host.quartet(MODULE, {"state": "absent"})
+    assert not host.exists("/opt/cni") and not host.exists("/var/lib/kindnet")
 
 
 def test_absent_takes_away_nothing_that_became_somebody_elses(host):
@@ -104,8 +145,15 @@ def test_absent_takes_away_nothing_that_became_somebody_elses(host):
     assert host.sh("ls -A " + BIN) == "portmap\nptp\n"
 
 
-def test_nothing_recorded_nothing_taken_away(host):
+def test_what_a_run_made_that_recorded_nothing_is_taken_away_too(host):
     host.quartet(MODULE, {"persist": False})
+    assert not host.exists("/etc/kindnet/desired.json")
+    host.quartet(MODULE, {"state": "absent"})
+    assert not host.exists("/opt/cni") and not host.exists("/var/lib/kindnet")
+
+
+def test_what_nobody_recorded_stays(host):
+    host.sh("mkdir -p %s; for p in %s; do ln -s /usr/lib/cni/$p %s/$p; done" % (BIN, " ".join(FOUR), BIN))
     result = host.module(MODULE, {"state": "absent"})
     assert result["changed"] is False and set(links(host)) == set(FOUR)
 
