@@ -77,12 +77,15 @@ addresses:
   elements: str
   sample: [172.18.0.3, "fc00:f853:ccd:e793::3"]
 pod_cidrs:
-  description: Pod CIDRs by node, this one included, as the last run recorded them here. Empty on a host that is not converged yet.
+  description:
+    - Pod CIDRs by node, this one included, as the last run recorded them here.
+    - Where no CNI configuration is recorded, this one's are those of C(/etc/cni/net.d/10-kindnet.conflist), such as kindnetd writes.
+    - Empty on a host that has neither.
   returned: success
   type: dict
   sample: {worker: [10.244.1.0/24], worker2: [10.244.2.0/24]}
 allocations:
-  description: Addresses that host-local has given to pods of the recorded CNI configuration.
+  description: Addresses that host-local has given to pods of that CNI configuration.
   returned: success
   type: list
   elements: str
@@ -93,25 +96,37 @@ import platform
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kindnet.host.plugins.module_utils import _addresses, _desired, _files
-from ansible_collections.kindnet.host.plugins.module_utils._conflist_data import stores_of
+from ansible_collections.kindnet.host.plugins.module_utils._conflist_data import read_text, stores_of
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
-from ansible_collections.kindnet.host.plugins.module_utils._node_table import parse_address
+from ansible_collections.kindnet.host.plugins.module_utils._node_table import parse_address, parse_cidr
+
+CONFLIST = "/etc/cni/net.d/10-kindnet.conflist"
 
 
 def recorded(name, cluster_name):
     """Pod CIDRs by node, and the addresses that pods of this one have."""
     desired = _desired.load()
-    if desired.cluster_name != cluster_name:
+    if desired.sections and desired.cluster_name != cluster_name:
         return {}, []
     found = {}
     routes, conflist = (desired.sections.get(section, {}) for section in ("routes", "conflist"))
     for node, cidr, _next_hop in routes.get("peers", ()):
         found.setdefault(node, []).append(cidr)
-    stores = stores_of(conflist.get("conflist"))
-    own = [cidr for cidrs in stores.values() for cidr in cidrs]
+    # The pods of a host that lost its record, or that kindnetd runs on, have addresses all the same.
+    stores = stores_of(conflist.get("conflist") or read_text(_files.read_bytes(CONFLIST) or b""))
+    own = [cidr for cidrs in stores.values() for cidr in canonical(cidrs)]
     if own:
         found[routes.get("node_name", name)] = own
     return found, [ip for store in sorted(stores) for ip in allocations(store)]
+
+
+def canonical(cidrs):
+    """A file that others wrote may hold anything; kindnetd writes an empty subnet when it has none."""
+    for cidr in cidrs:
+        try:
+            yield parse_cidr(CONFLIST, cidr).text
+        except KindnetError:
+            continue
 
 
 def allocations(store):

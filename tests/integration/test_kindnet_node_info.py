@@ -129,3 +129,26 @@ def test_what_is_recorded(host: Sandbox) -> None:
     assert result["pod_cidrs"] == {"old-name": ["10.244.0.0/24", "fd00:10:244::/64"], "b": ["10.244.1.0/24", "fd00:10:244:1::/64"]}
     assert result["allocations"] == ["10.244.0.2", "fd00:10:244::2"]
     assert ask(host, cluster_name="another")["pod_cidrs"] == {}
+
+
+def test_what_kindnetd_left_or_a_lost_record(host: Sandbox) -> None:
+    """Pods have their addresses from the file that is in use, whoever wrote it."""
+    host.sh("rm -rf /etc/kindnet /run/cni-ipam-state")
+    ranges = [[{"subnet": "10.244.3.0/24"}], [{"subnet": ""}]]  # the second is what kindnetd writes without a pod CIDR
+    ipam = {"type": "host-local", "dataDir": "/run/cni-ipam-state", "ranges": ranges}
+    text = json.dumps({"cniVersion": "0.3.1", "name": "kindnet", "plugins": [{"type": "ptp", "ipam": ipam}]})
+    host.write("/etc/cni/net.d/10-kindnet.conflist", text)
+    host.write("/run/cni-ipam-state/kindnet/10.244.3.7", "pod")
+    try:
+        routes = {"node_name": "me", "peers": [["b", "10.244.1.0/24", "192.0.2.2"]]}
+        for cluster_name, sections in (("", None), ("kindnet", {}), ("kindnet", {"routes": routes})):
+            if sections is not None:
+                host.write("/etc/kindnet/desired.json", json.dumps({"schema": 1, "cluster_name": cluster_name, "sections": sections}))
+            result = ask(host)
+            assert result["pod_cidrs"]["me"] == ["10.244.3.0/24"] and result["allocations"] == ["10.244.3.7"]
+        assert result["pod_cidrs"]["b"] == ["10.244.1.0/24"]
+        assert ask(host, cluster_name="another")["pod_cidrs"] == {}
+        host.write("/etc/cni/net.d/10-kindnet.conflist", text[:40])
+        assert "me" not in ask(host)["pod_cidrs"], "damaged, it says nothing"
+    finally:
+        host.sh("rm -rf /etc/kindnet /etc/cni /run/cni-ipam-state")
