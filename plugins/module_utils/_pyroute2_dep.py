@@ -11,6 +11,7 @@ from __future__ import annotations
 __metaclass__ = type
 
 import os
+import stat
 import sys
 from collections import namedtuple
 
@@ -38,6 +39,9 @@ def trouble() -> str:
     import importlib.metadata
     import importlib.util
 
+    problem = _distrust()
+    if problem:
+        return problem
     _extend_path()
     if importlib.util.find_spec("pyroute2") is None:
         return "is not installed for %s" % sys.executable
@@ -58,8 +62,11 @@ def require() -> None:
 def load() -> Pyroute2:
     """Import it.
 
-    Errors: :class:`KindnetError` if it is missing, too old or broken.
+    Errors: :class:`KindnetError` if it is missing, too old, broken, or others than root may change it.
     """
+    problem = _distrust()
+    if problem:
+        raise _error(problem)
     _extend_path()
     try:
         import pyroute2
@@ -71,6 +78,25 @@ def load() -> Pyroute2:
         raise _error(problem)
 
     return Pyroute2(pyroute2.IPRoute, NetlinkError)
+
+
+def _distrust() -> str:
+    """Why what is in FOLDER is not to be run by root, as half a sentence; "" if it is, or there is none."""
+    if not os.path.lexists(FOLDER):
+        return ""
+    places = [os.path.dirname(FOLDER), FOLDER]
+    for folder, folders, files in os.walk(FOLDER):
+        places += [os.path.join(folder, name) for name in folders + files]
+    for place in places:
+        st = os.lstat(place)
+        # A link is none of ours, and what it leads to nobody has looked at.
+        if st.st_uid != 0 or st.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or stat.S_ISLNK(st.st_mode):
+            return "is not loaded: %s may be written by others than root, or is a link (owner %d, mode %04o); look who changed it" % (
+                place,
+                st.st_uid,
+                stat.S_IMODE(st.st_mode),
+            )
+    return ""
 
 
 def _age(version: str) -> str:

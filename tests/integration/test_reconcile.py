@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import random
@@ -276,6 +277,41 @@ def test_code_that_others_may_write_is_not_run(node, path, command):
     assert (done.returncode, done.stdout, forwarding(node)) == (1, "", "0")
     assert len(done.stderr.splitlines()) == 1 and "may be written by others than root" in done.stderr
     assert node.reconcile().returncode == 0 and forwarding(node) == "1"
+
+
+PYROUTE2 = LIBRARY + "/pyroute2"
+
+
+@pytest.fixture(scope="module")
+def routes(installed):
+    """What is recorded on a node with one peer. Its pyroute2 is the one that the role brings."""
+    brought = os.path.dirname(importlib.util.find_spec("pyroute2").origin)
+    installed.sh(f"mkdir -p {PYROUTE2}; cp -r {brought} {PYROUTE2}; rm -rf $(find {PYROUTE2} -name __pycache__)")
+    installed.sh("ip link add node type veth peer name net; ip link set node up; ip link set net up; ip address add 172.18.0.2/16 dev node")
+    nodes = [{"name": "n%d" % i, "node_ips": ["172.18.0.%d" % (i + 2)], "pod_cidrs": ["10.244.%d.0/24" % i]} for i in range(2)]
+    installed.module(name="kindnet.host.kindnet_route", nodes=nodes, node_name="n0")
+    yield json.loads(installed.read("/etc/kindnet/desired.json"))["sections"]["routes"]
+    installed.sh("rm -r %s; ip link del node" % PYROUTE2)
+
+
+@pytest.mark.parametrize("damage", [
+    "chmod o+w {0}", "chown 1000 {0}", "chmod g+w {0}/pyroute2/netlink", "chown 1000 {0}/pyroute2/netlink/__init__.py",
+    "chmod o+w {0}/pyroute2/__init__.py", "ln -s /tmp {0}/more", "ln -s /tmp/more.py {0}/pyroute2/more.py",
+])
+def test_pyroute2_that_others_may_write_is_not_loaded(node, routes, damage):
+    node.desired(sysctl=FORWARDING, routes=routes)
+    assert node.reconcile().returncode == 0
+    node.sh("ip route del 10.244.1.0/24")
+    turn_off(node)
+    node.sh(f"cp -a {PYROUTE2} /run/pyroute2; echo 'open(\"/run/loaded\", \"w\")' >>{PYROUTE2}/pyroute2/__init__.py; {damage.format(PYROUTE2)}")
+    try:
+        done = node.reconcile()
+        assert done.returncode == 1 and forwarding(node) == "1"
+        assert len(done.stderr.splitlines()) == 1 and "pyroute2" in done.stderr and "may be written by others than root" in done.stderr
+        assert not node.exists("/run/loaded") and node.sh("ip route show proto kindnet") == ""
+    finally:
+        node.sh(f"rm -rf {PYROUTE2}; mv /run/pyroute2 {PYROUTE2}")
+    assert node.reconcile().returncode == 0 and node.sh("ip route show proto kindnet").startswith("10.244.1.0/24 via 172.18.0.3 dev node ")
 
 
 def test_without_a_record_nothing_is_done(node):

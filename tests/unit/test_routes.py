@@ -128,6 +128,18 @@ def test_versions_of_pyroute2(version, refused):
     assert bool(_pyroute2_dep._age(version)) is refused
 
 
+@pytest.mark.parametrize("place", ["", "pyroute2", "pyroute2/__init__.py"])
+def test_a_pyroute2_that_others_may_write_is_neither_found_nor_loaded(monkeypatch, tmp_path, place):
+    folder = tmp_path / "library"
+    (folder / "pyroute2").mkdir(parents=True)
+    (folder / "pyroute2/__init__.py").write_text("raise AssertionError('loaded')\n")
+    (folder / place).chmod(0o777)
+    monkeypatch.setattr(_pyroute2_dep, "FOLDER", str(folder))
+    for look in (_pyroute2_dep.require, _pyroute2_dep.load):
+        with pytest.raises(KindnetError, match="may be written by others than root"):
+            look()
+
+
 class Node:
     def __init__(self, name, node_ips, pod_cidrs):
         self.name, self.node_ips, self.pod_cidrs = name, node_ips, pod_cidrs
