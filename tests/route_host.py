@@ -52,7 +52,7 @@ fresh()
 
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.kindnet.host.plugins.modules import cni_conflist, kindnet_masq, kindnet_route
-from ansible_collections.kindnet.host.plugins.module_utils import _desired, _files, _netlink, _reconcile, _routes
+from ansible_collections.kindnet.host.plugins.module_utils import _desired, _files, _netlink, _reconcile, _reconcile_cli, _routes
 from ansible_collections.kindnet.host.plugins.module_utils._plan import Plan
 
 
@@ -72,7 +72,7 @@ def answer(request):
         with patch_module_args(request["args"]):
             importlib.import_module("ansible_collections.kindnet.host.plugins.modules." + request["name"]).main()
     elif request["what"] == "reconcile":
-        print("exit code %d" % _reconcile.main(request["argv"]))
+        print("exit code %d" % (_reconcile_cli.main(request["argv"]) if request["argv"] else _reconcile.main()))
     else:
         # What kindnet-reconcile does with a section.
         section = _desired.load().sections.get("routes")

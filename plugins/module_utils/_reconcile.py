@@ -43,12 +43,9 @@ def _stop(signum: int, frame: Any) -> None:
     raise Stopped
 
 
-def main(argv: List[str]) -> int:
+def main() -> int:
+    """What the timer starts."""
     os.umask(0o022)
-    if argv:
-        from ._reconcile_cli import main as run_command
-
-        return run_command(argv)
     try:
         refuse_others_than_root()
         return run_pass()

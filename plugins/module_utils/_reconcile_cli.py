@@ -43,7 +43,9 @@ def tell(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
-def main(argv: List[str]) -> int:
+def main(argv: Optional[List[str]] = None) -> int:
+    """What a person starts. There are arguments: without any it would be a pass."""
+    os.umask(0o022)
     parser = Parser(
         prog="kindnet-reconcile",
         description="Make this host's routes, masquerade chain and CNI configuration what %s says. Without options: one pass." % _desired.FILE,

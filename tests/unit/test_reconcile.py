@@ -231,7 +231,7 @@ def test_a_damaged_pause_changes_nothing_and_is_named(node, capsys):
     node.concerns["a"] = fake(Plan((change("route 1"),)))
     with open(_pause.FILE, "w") as f:
         f.write("tomorrow")
-    assert _reconcile.main([]) == 1
+    assert _reconcile.main() == 1
     assert "--resume" in capsys.readouterr().err and not node.concerns["a"].applied
 
 
