@@ -20,7 +20,7 @@ from . import _files, _systemd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, List, NamedTuple, Optional, Tuple
+    from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
     from ._files import Found
 
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
         tree: Optional[Dict[str, Found]]  # what is in the folder of the wanted digest, by relative path; None without one
         python_tag: str  # what the node's Python calls its bytecode
         python_magic: bytes  # and how that begins
+        idle: Tuple[str, ...] = ()  # those of installed that are of another version, and that no pass runs
 else:
-    Code = namedtuple("Code", "current installed leftovers tree python_tag python_magic")
+    Code = namedtuple("Code", "current installed leftovers tree python_tag python_magic idle", defaults=((),))
 
 LIBRARY = "/usr/local/lib/kindnet"
 PACKAGE = "kindnet_host"
@@ -59,13 +60,15 @@ def read(digest: str) -> Code:
     link = _files.look(os.path.join(LIBRARY, "current"))
     tree = read_tree(os.path.join(LIBRARY, digest))
     tag, magic = asked_python() if tree is not None else ("", b"")
+    installed = tuple(os.path.join(LIBRARY, n) for n in names if DIGEST.fullmatch(n))
     return Code(
         link.kind[len(LINK):] if link and link.kind.startswith(LINK) else link.kind if link else "",
-        tuple(os.path.join(LIBRARY, n) for n in names if DIGEST.fullmatch(n)),
+        installed,
         tuple(os.path.join(LIBRARY, n) for n in names if n.endswith(STAGING)),
         tree,
         tag,
         magic,
+        tuple(folder for folder in installed if os.path.basename(folder) != digest and _while_idle(folder, lambda: None)),
     )
 
 
@@ -186,19 +189,25 @@ def remove(folder: str) -> None:
     _remove_any(folder)
 
 
-def remove_unused(digest: str) -> None:
-    """Every version but ``digest``, save one that a pass under way runs; that one goes with the next change of version."""
-    for folder in read(digest).installed:
-        if os.path.basename(folder) == digest:
-            continue
+def remove_idle(folder: str) -> None:
+    """Unless a pass under way runs it by now; then it goes with the next run."""
+    _while_idle(folder, lambda: remove(folder))
+
+
+def _while_idle(folder: str, do: Callable[[], None]) -> bool:
+    """Do it under the lock on ``folder`` that each pass shares on the code it runs. False, and nothing done, where one does."""
+    try:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            remove(folder)
-        except BlockingIOError:
-            pass
-        finally:
-            os.close(fd)
+    except OSError:
+        return False  # whatever it is, it is no code of ours
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        do()
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True
 
 
 def _remove_any(path: str) -> None:

@@ -4,7 +4,7 @@
 """kindnet-reconcile on a node: its code under its digest, its command, its units. Planned and applied like a concern.
 
 The code is switched by one rename, so a pass runs the old version or the new one, never some of each. A pass holds a shared
-lock on the folder of the code it runs, and what is locked is not removed.
+lock on the folder of the code it runs, and what is locked is not removed before a later run finds it idle.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ DROP_IN_FOLDERS = tuple(
     for unit in UNITS
 )
 
-WRITE, REMOVE, REMOVE_CODE, INSTALL, REPAIR, COMPILE, SWITCH = "write", "remove", "remove code", "install", "repair", "compile", "switch"
+WRITE, REMOVE, REMOVE_CODE, REMOVE_IDLE = "write", "remove", "remove code", "remove idle code"
+INSTALL, REPAIR, COMPILE, SWITCH = "install", "repair", "compile", "switch"
 RELOAD, ENABLE, START, STOP, DISABLE = "reload", "enable", "start", "stop", "disable"
 
 
@@ -187,6 +188,8 @@ class Installation:
                 remove_if_empty(os.path.dirname(op.path))
         elif op.kind == REMOVE_CODE:
             _code_folder.remove(op.path)
+        elif op.kind == REMOVE_IDLE:
+            _code_folder.remove_idle(op.path)
         elif op.kind == INSTALL:
             _code_folder.install(self.digest, self.sources)
         elif op.kind == REPAIR:
@@ -195,7 +198,6 @@ class Installation:
             _code_folder.recompile(self.digest)
         elif op.kind == SWITCH:
             _files.link_atomic(CURRENT, self.digest)
-            _code_folder.remove_unused(self.digest)
         elif op.kind == STOP:
             _systemd.systemctl("stop", TIMER)
         elif op.kind == DISABLE:
@@ -244,6 +246,8 @@ def plan_installation(section: Section, sources: Dict[str, bytes], actual: Actua
     if code.current != section["digest"]:
         action = "replace" if code.current else "add"
         changes.append(Change(CURRENT, action, code.current, section["digest"], "what a pass runs", Op(SWITCH)))
+    for path in code.idle:
+        changes.append(Change(path, "remove", "installed", "", "another version is in its place", Op(REMOVE_IDLE, path)))
     for path, text in section["files"].items():
         change = plan_file(path, text, actual.files[path])
         if change is not None:

@@ -68,8 +68,8 @@ with patch_module_args(dict(options, rendered=render(options), **json.loads(sys.
 """
 
 
-def start_alone(node, root, **options):
-    command = node.command("env", "PYTHONDONTWRITEBYTECODE=1", sys.executable, "-c", ALONE, str(root), json.dumps(options))
+def start_alone(node, root, before="", **options):
+    command = node.command("env", "PYTHONDONTWRITEBYTECODE=1", sys.executable, "-c", before + ALONE, str(root), json.dumps(options))
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -280,28 +280,26 @@ def test_code_that_others_may_write_is_not_run(node, path, command):
 
 
 PYROUTE2 = LIBRARY + "/pyroute2"
+ROUTES = {"node_name": "n0", "peers": [["n1", "10.244.1.0/24", "172.18.0.3"]], "protocol": 107, "table": 254}
 
 
-@pytest.fixture(scope="module")
-def routes(installed):
-    """What is recorded on a node with one peer. Its pyroute2 is the one that the role brings."""
+@pytest.fixture
+def routed(node):
+    """The node with one peer. Its pyroute2 is where the role brings it."""
     brought = os.path.dirname(importlib.util.find_spec("pyroute2").origin)
-    installed.sh(f"mkdir -p {PYROUTE2}; cp -r {brought} {PYROUTE2}; rm -rf $(find {PYROUTE2} -name __pycache__)")
-    installed.sh("ip link add node type veth peer name net; ip link set node up; ip link set net up; ip address add 172.18.0.2/16 dev node")
-    nodes = [{"name": "n%d" % i, "node_ips": ["172.18.0.%d" % (i + 2)], "pod_cidrs": ["10.244.%d.0/24" % i]} for i in range(2)]
-    installed.module(name="kindnet.host.kindnet_route", nodes=nodes, node_name="n0")
-    yield json.loads(installed.read("/etc/kindnet/desired.json"))["sections"]["routes"]
-    installed.sh("rm -r %s; ip link del node" % PYROUTE2)
+    node.sh(f"mkdir {PYROUTE2}; cp -r {brought} {PYROUTE2}; rm -rf $(find {PYROUTE2} -name __pycache__)")
+    node.sh("ip link add node type veth peer name net; ip link set node up; ip link set net up; ip address add 172.18.0.2/16 dev node")
+    node.desired(sysctl=FORWARDING, routes=ROUTES)
+    yield node
+    node.sh("rm -r %s; ip link del node" % PYROUTE2)
 
 
 @pytest.mark.parametrize("damage", [
     "chmod o+w {0}", "chown 1000 {0}", "chmod g+w {0}/pyroute2/netlink", "chown 1000 {0}/pyroute2/netlink/__init__.py",
     "chmod o+w {0}/pyroute2/__init__.py", "ln -s /tmp {0}/more", "ln -s /tmp/more.py {0}/pyroute2/more.py",
 ])
-def test_pyroute2_that_others_may_write_is_not_loaded(node, routes, damage):
-    node.desired(sysctl=FORWARDING, routes=routes)
-    assert node.reconcile().returncode == 0
-    node.sh("ip route del 10.244.1.0/24")
+def test_pyroute2_that_others_may_write_is_not_loaded(routed, damage):
+    node = routed
     turn_off(node)
     node.sh(f"cp -a {PYROUTE2} /run/pyroute2; echo 'open(\"/run/loaded\", \"w\")' >>{PYROUTE2}/pyroute2/__init__.py; {damage.format(PYROUTE2)}")
     try:
@@ -540,6 +538,38 @@ def test_code_in_use_is_not_removed(node, versions):
         holder.wait()
     alone(node)
     assert not node.exists(held)
+
+
+# What is removed is first renamed; that is where this one dies.
+KILL_AT_REMOVAL = """
+import os
+rename = os.rename
+os.rename = lambda old, new: os.kill(os.getpid(), 9) if new.endswith(".tmp") else rename(old, new)
+"""
+
+
+def test_old_code_goes_though_a_run_was_killed_before_it_removed_it(node, versions):
+    alone(node, versions[0])
+    old = node.sh("readlink -f %s/current" % LIBRARY).strip()
+    killed = start_alone(node, versions[1], KILL_AT_REMOVAL)
+    killed.communicate(timeout=60)
+    assert killed.returncode == -signal.SIGKILL and node.sh("readlink -f %s/current" % LIBRARY).strip() != old and node.exists(old)
+    holder = subprocess.Popen(node.command("flock", "-s", old, "sleep", "60"))
+    try:
+        while node.run("flock", "-n", old, "true", check=False).returncode == 0:
+            assert holder.poll() is None
+        alone(node, versions[1])
+        assert node.exists(old) and not alone(node, versions[1])["changed"]  # a pass runs it
+    finally:
+        node.run("pkill", "-P", str(holder.pid), "sleep", check=False)
+        holder.kill()
+        holder.wait()
+    predicted = alone(node, versions[1], _ansible_check_mode=True)
+    assert [c["subject"] for c in predicted["changes"]] == [old] and node.exists(old)
+    assert alone(node, versions[1])["changes"] == predicted["changes"]
+    assert not alone(node, versions[1])["changed"]
+    assert len(node.sh("ls -A %s" % LIBRARY).split()) == 2
+    alone(node)
 
 
 def test_an_installation_killed_anywhere_is_finished_by_the_next(node, versions):

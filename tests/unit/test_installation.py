@@ -25,6 +25,7 @@ INSTALLATION = Installation(SOURCES, RENDERED)
 SECTION = INSTALLATION.resolve(dict(DEFAULTS, state="present"), None)
 DIGEST = INSTALLATION.digest
 FOLDER = "/usr/local/lib/kindnet/" + DIGEST
+OLD = "/usr/local/lib/kindnet/" + "0" * 16
 MAGIC = b"\xa7\x0d\x0d\x0a"
 FOLDER_FOUND = Found("folder", b"", 0o755, 0, 0)
 CURRENT, TIMER, BOOT = "/usr/local/lib/kindnet/current", "kindnet-reconcile.timer", "kindnet-reconcile.timer at boot"
@@ -70,6 +71,9 @@ PRISTINE = Actual(dict.fromkeys(SECTION["files"]), Code("", (), (), None, "", b"
         # another version is there
         (actual(code=code(current="0" * 16, tree=None)), [("add", FOLDER), ("replace", CURRENT)]),
         (actual(code=code(current="0" * 16)), [("replace", CURRENT)]),
+        (actual(code=code(current="0" * 16, idle=(OLD,))), [("replace", CURRENT), ("remove", OLD)]),
+        (actual(code=code(idle=(OLD,))), [("remove", OLD)]),
+        (actual(code=code(installed=(FOLDER, OLD))), []),
         (actual(code=code(current="")), [("add", CURRENT)]),
         (actual(code=code(leftovers=(FOLDER + ".tmp",))), [("remove", FOLDER + ".tmp")]),
         # somebody changed the code
@@ -190,7 +194,7 @@ def imports_of(name, seen):
 
 def test_all_that_a_pass_imports_is_installed_and_nothing_else_unchanged():
     needed: set[str] = set()
-    for name in ["_reconcile", *_concerns.MODULES.values()]:
+    for name in ["_reconcile", "_reconcile_cli", *_concerns.MODULES.values()]:
         imports_of(name, needed)
     sources = kindnet_reconcile.sources()
     assert set(sources) == {name + ".py" for name in needed}
