@@ -96,7 +96,7 @@ def converge(
                 sections[concern.SECTION] = outcome.section
             _desired.store(_desired.Desired(cluster_name, sections))
         failures = concern.apply(outcome.section, outcome.plan)
-        if failures and outcome.record and is_absent(outcome.section):
+        if failures and outcome.record and _stays_recorded(concern, outcome.section):
             _desired.store(desired)
         return outcome._replace(failures=failures)
 
@@ -108,7 +108,11 @@ def _prepare(concern: Concern, params: Dict[str, Any], cluster_name: str, persis
     recorded = desired.sections.get(concern.SECTION)
     section = concern.resolve(params, recorded)
     plan = concern.plan(section, concern.read(section, recorded or {}))
-    # What cannot be taken out stays recorded, or the next run would not know whose it is.
-    stays = is_absent(section) and plan.problems
+    stays = plan.problems and _stays_recorded(concern, section)
     record = plan_record(recorded, section) if persist and not stays else None
     return Outcome(plan, record, (), section), desired
+
+
+def _stays_recorded(concern: Concern, section: Section) -> bool:
+    """Whether what cannot be taken out is still to be recorded: nothing else would tell the next run whose it is."""
+    return is_absent(section) and getattr(concern, "KNOWN_BY_RECORD", False)

@@ -32,6 +32,7 @@ else:
     Actual = namedtuple("Actual", "wanted leftovers")
 
 SECTION = "masq"
+KNOWN_BY_RECORD = True  # a chain of this name may be kindnetd's
 
 LONGEST_LOCK_WAIT = 60
 LONGEST_CHAIN = 28  # XT_EXTENSION_MAXNAMELEN of the kernel, less its NUL
