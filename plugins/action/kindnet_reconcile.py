@@ -34,7 +34,8 @@ class ActionModule(ActionBase):
         try:
             validate(args)
         except KindnetError as e:
-            result.update(failed=True, msg=str(e), field=e.field, value=str(e.value), remedy=e.remedy)
+            host = (task_vars or {}).get("inventory_hostname", "this host")
+            result.update(failed=True, host=host, msg="%s: %s" % (host, e), field=e.field, value=str(e.value), remedy=e.remedy)
             return result
         args["rendered"] = render(args)
         module = "kindnet.host.kindnet_reconcile"

@@ -199,10 +199,18 @@ def test_an_option_that_changes_is_a_change(node):
     assert node.module()["changed"]
 
 
-@pytest.mark.parametrize("wrong", [{"interval": 0}, {"protocol": 2}, {"writable_paths": ["etc"]}, {"rendered": {}}])
-def test_bad_options_change_nothing(node, wrong):
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"interval": 0}, "localhost: interval: 0: "),
+        ({"protocol": 2}, "localhost: protocol: 2: "),
+        ({"writable_paths": ["etc"]}, "localhost: writable_paths: etc: "),
+        ({"rendered": {}}, "rendered"),
+    ],
+)
+def test_bad_options_change_nothing(node, wrong, said):
     before = node.sh(SNAPSHOT)
-    assert next(iter(wrong)) in node.module(expect=1, **wrong)["msg"]
+    assert said in node.module(expect=1, **wrong)["msg"]
     assert node.sh(SNAPSHOT) == before
 
 
