@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the kindnet.host authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The controller's half of kindnet_route: a node table given as a list travels as one JSON string.
+"""The controller's half of kindnet_route: what a node table is made to travel as, and who may have another pod CIDR.
 
-The module hides the table, so that neither the journal of every host nor the result repeats it. Of a list Ansible would hide
-each name and address in it instead, wherever else it stands.
+A table given as a list travels as one JSON string. The module hides the table, so that neither the journal of every host nor the
+result repeats it. Of a list Ansible would hide each name and address in it instead, wherever else it stands.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ansible.plugins.action import ActionBase
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Optional
+    from typing import Any, Dict, Mapping, Optional
 
 
 class ActionModule(ActionBase):
@@ -27,10 +27,23 @@ class ActionModule(ActionBase):
         if isinstance(arguments.get("nodes"), (list, tuple)):
             arguments["nodes"] = json.dumps(plain(arguments["nodes"]), separators=(",", ":"))
         in_background = self._task.async_val and not self._connection.has_native_async
-        result.update(self._execute_module(module_args=arguments, task_vars=task_vars, wrap_async=in_background))
+        done = self._execute_module(module_args=arguments, task_vars=task_vars, wrap_async=in_background)
+        if done.get("failed") and done.get("field") == "renumbered_nodes":
+            # Looked for only now: the variables of a host cost more than all the rest, and there are as many hosts as peers.
+            names = done["value"].split(", ")
+            if all(looked_for_pods(name, (task_vars or {}).get("hostvars") or {}) for name in names):
+                arguments["renumbered_nodes"] = list(arguments["renumbered_nodes"]) + names
+                done = self._execute_module(module_args=arguments, task_vars=task_vars)
+        result.update(done)
         if not in_background:
             self._remove_tmp_path(self._connection._shell.tmpdir)
         return result
+
+
+def looked_for_pods(name: str, hostvars: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether the role conflist has gone well there in this run."""
+    kept = hostvars[name].get("__kindnet_conflist") if name in hostvars else None
+    return bool(kept) and not any(kept.get(word) for word in ("failed", "unreachable", "skipped"))
 
 
 def plain(value: Any) -> Any:

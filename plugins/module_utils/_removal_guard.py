@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the kindnet.host authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which peers a new node table would lose. Pure; asked in a converge only."""
+"""Which peers a new node table would lose, and which it would renumber. Pure; asked in a converge only."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
+    from ._node_table import Node
     from ._route import Route
 
 
@@ -52,3 +53,16 @@ def removal_guard(
     total = len(before) + len(strangers)
     allowed = max(2, total // 10) if max_removals is None else max_removals
     return lost, allowed, bool(lost) and len(lost) == total
+
+
+def renumbered(recorded: Sequence[Sequence[str]], nodes: Iterable[Node], meant: Sequence[str]) -> Dict[str, List[str]]:
+    """The recorded pod CIDRs that peers have no more, by the names of those that stay.
+
+    :param meant: peers of which it is known that it costs no pod its network.
+    """
+    now = {node.name: node.pod_cidrs for node in nodes if node.name not in meant}
+    given_up: Dict[str, List[str]] = {}
+    for name, cidr, _hop in recorded:
+        if name in now and cidr not in now[name]:
+            given_up.setdefault(name, []).append(cidr)
+    return given_up

@@ -55,7 +55,7 @@ def resolve(params: Dict[str, Any], recorded: Optional[Section]) -> Section:
                     "Give those again; to have others, take these out first (state: absent), then converge anew.",
                 )
             recorded = None
-        section = _section(params, protocol, table)
+        section = _section(params, protocol, table, recorded)
         if not params["force_removals"]:
             _guard(params, section, recorded, max_removals)
     if not params["tools_predicted"]:
@@ -169,12 +169,14 @@ def parse_table(value: Any) -> int:
     return int(text)
 
 
-def _section(params: Dict[str, Any], protocol: int, table: int) -> Section:
+def _section(params: Dict[str, Any], protocol: int, table: int, recorded: Optional[Section]) -> Section:
     from ._node_table import find_node, parse_cidrs, parse_nodes  # converge only
 
     clusters = parse_cidrs("cluster_cidrs", params["cluster_cidrs"] or [])
     nodes = parse_nodes(params["nodes"], clusters)
     find_node(nodes, params["node_name"])
+    if params["renumbered_nodes"] is not None:
+        _refuse_renumbering(nodes, params["renumbered_nodes"], recorded)
     refuse_overlap_with_node_network(nodes, params["node_name"], table)
     peers = _wanted_routes.peers_of(nodes, params["node_name"])
     section: Section = {"protocol": protocol, "table": table, "node_name": params["node_name"], "peers": peers}
@@ -252,6 +254,23 @@ def _guard(params: Dict[str, Any], section: Section, recorded: Optional[Section]
         "If hosts are missing by mistake, put them back into the inventory (group kindnet_nodes, or kindnet_node_table). "
         "If they are gone for good, run again with kindnet_force_removals=true%s" % ("." if all_of_them else ", or raise kindnet_max_removals."),
     )
+
+
+def _refuse_renumbering(nodes: Sequence[Node], meant: Sequence[str], recorded: Optional[Section]) -> None:
+    """Only a node itself knows whether pods live in what it gives up. Raise unless it has been asked."""
+    from ._node_table import shorten  # converge only
+    from ._removal_guard import renumbered
+
+    given_up = renumbered((recorded or {}).get("peers", ()), nodes, meant)
+    if given_up:
+        raise KindnetError(
+            "renumbered_nodes",
+            ", ".join(given_up),
+            "would take away the routes to %s; whether pods live there was not looked at in this run, and nothing was changed"
+            % shorten(["%s of %s" % (", ".join(cidrs), name) for name, cidrs in given_up.items()]),
+            "Run without --limit, --tags and kindnet_serial while each of these nodes is up: it then looks first, and refuses for all."
+            " If it has no pods, or they may lose their network: kindnet_force_pod_cidr_change=true.",
+        )
 
 
 def _require_pyroute2(section: Section) -> None:

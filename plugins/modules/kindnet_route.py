@@ -101,6 +101,13 @@ options:
     type: list
     elements: str
     default: []
+  renumbered_nodes:
+    description:
+      - If given, also if empty, a peer that stays loses no recorded pod CIDR unless its name is in this list. Nothing is changed then.
+      - The roles give an empty one where there is no ledger, which would have looked. When the module refuses, its action plugin runs it once more with the
+        names of those whose M(kindnet.host.cni_conflist) went well in this run of the role C(conflist), as it refuses while pods run.
+    type: list
+    elements: str
   force_removals:
     description:
       - Take away as many peers as the table says.
@@ -287,6 +294,7 @@ OPTIONS = {
     "non_l2_gateways": {"type": "raw"},
     "max_removals": {"type": "int"},
     "removed_nodes": {"type": "list", "elements": "str", "default": []},
+    "renumbered_nodes": {"type": "list", "elements": "str"},
     "force_removals": {"type": "bool", "default": False},
     "tools_predicted": {"type": "bool", "default": False},
 }

@@ -11,9 +11,10 @@ import socket
 from collections import namedtuple
 
 import pytest
+from ansible_collections.kindnet.host.plugins.module_utils._node_table import Node
 from ansible_collections.kindnet.host.plugins.module_utils._on_link import OnLink, overlap_with_node_network
 from ansible_collections.kindnet.host.plugins.module_utils._plan_routes import Live, plan
-from ansible_collections.kindnet.host.plugins.module_utils._removal_guard import removal_guard
+from ansible_collections.kindnet.host.plugins.module_utils._removal_guard import removal_guard, renumbered
 from ansible_collections.kindnet.host.plugins.module_utils._route import Hop, Route, cidr_text, packed
 from ansible_collections.kindnet.host.plugins.module_utils._wanted_routes import is_as_wanted, relevance
 from hypothesis import given, settings
@@ -255,6 +256,21 @@ def test_the_guard_excuses_those_who_are_meant_to_go_and_nobody_else():
     assert removal_guard(peers("p1"), [], own("p1"), None, ["p1"]) == ([], 2, False)
     assert removal_guard(peers("p1", "p2"), [], own("p1", "p2"), None, ["p1"]) == (["p2"], 2, True)
     assert removal_guard(peers(*TEN), peers(*TEN[5:]), own(*TEN), None, ["p1"]) == (["p2", "p3", "p4", "p5"], 2, False)
+
+
+RENUMBERED = [
+    ("nothing new", {"one": ["10.244.1.0/24", "fd00:244:1::/64"], "two": ["10.244.2.0/24", "fd00:244:2::/64"]}, [], {}),
+    ("one family", {"one": ["10.244.9.0/24", "fd00:244:1::/64"], "two": ["10.244.2.0/24", "fd00:244:2::/64"]}, [], {"one": ["10.244.1.0/24"]}),
+    ("a family less", {"one": ["10.244.1.0/24"], "two": ["10.244.2.0/24", "fd00:244:2::/64"]}, [], {"one": ["fd00:244:1::/64"]}),
+    ("known to be well", {"one": ["10.244.9.0/24"], "two": ["10.244.9.1/32"]}, ["one"], {"two": ["10.244.2.0/24", "fd00:244:2::/64"]}),
+    ("gone, and another under its pod CIDR", {"three": ["10.244.1.0/24"], "two": ["10.244.2.0/24", "fd00:244:2::/64"]}, [], {}),
+]
+
+
+@pytest.mark.parametrize("table, meant, expected", [case[1:] for case in RENUMBERED], ids=[case[0] for case in RENUMBERED])
+def test_who_is_renumbered(table, meant, expected):
+    nodes = [Node(name, (), tuple(cidrs)) for name, cidrs in table.items()]
+    assert renumbered(PEERS, nodes, meant) == expected
 
 
 class Kernel:
