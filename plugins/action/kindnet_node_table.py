@@ -222,7 +222,6 @@ class Inventory:
             {4: self.args.get("node_cidr_mask_size") or 24, 6: self.args.get("node_cidr_mask_size_ipv6") or 64},
             cluster_name,
             known,
-            self.leaving if self.leaving_is_listed else None,
         )
         moved = [] if self.args.get("force_pod_cidr_change") else [n for n in self.names if self._leaves(n, ledger, planned)]
         if self.answers is None and (planned.given or moved):

@@ -14,7 +14,7 @@ short_description: Free the pod CIDRs of a node in the ledger
 version_added: "0.1.0"
 description:
   - Takes a node out of the ledger of M(kindnet.host.kindnet_node_table). Its pod CIDRs are then free, and the last to be given again.
-  - If the inventory still has the node, the ledger remembers that it was removed. The next run then refuses to take it for a new one.
+  - If the inventory still has the node, the ledger remembers that it was removed. Until its name is taken out there, runs refuse to take it for a new one.
   - A node that the ledger does not have, or no ledger at all, is no change.
   - Runs on the controller alone and opens no connection. Meant for the end of C(playbooks/remove_node.yml), when the peers' routes are gone.
   - kindnetd leaves this to kube-controller-manager.

@@ -44,7 +44,7 @@ NODE_IPS = """\
     # with -e kindnet_reread_node_ips=true, to have it read again.
 """
 REMOVED = """\
-    # Removed, and still in the inventory. A name that is taken out here joins again.
+    # Removed. Should one of them join again, take its name out here.
 """
 FREED = "    # The last to be given again, from the top.\n"
 

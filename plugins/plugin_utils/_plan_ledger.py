@@ -40,7 +40,7 @@ class Ledger(NamedTuple):
     pod_cidrs: Mapping[str, Tuple[Range, ...]]  # by inventory name, hosts that left the inventory included
     freed: Tuple[Range, ...] = ()  # the least recently freed first
     node_ips: Mapping[str, NodeIps] = {}  # of hosts whose address comes from an interface
-    removed: Tuple[str, ...] = ()  # hosts that were removed while the inventory still had them
+    removed: Tuple[str, ...] = ()  # hosts that were removed while the inventory had them; only the operator strikes one out, as a run may read a part of it
 
 
 class Host(NamedTuple):
@@ -93,7 +93,6 @@ def plan_ledger(
     mask_sizes: Optional[Mapping[int, Any]] = None,
     cluster_name: str = "kindnet",
     node_ips: Optional[Mapping[str, NodeIps]] = None,
-    leaving: Optional[str] = None,
 ) -> LedgerPlan:
     """Every host's pod CIDRs: those it holds, those it says itself, else the first free block of each family.
 
@@ -102,7 +101,6 @@ def plan_ledger(
     :param cluster_cidrs: where blocks are given from, filled in this order.
     :param mask_sizes: prefix length of a block, by family; what is not in it is as in kube-controller-manager.
     :param node_ips: of hosts whose address comes from an interface.
-    :param leaving: the host that is being removed, and is therefore none of ``hosts`` although the inventory has it.
 
     Errors: one :class:`KindnetError` for the first thing that is wrong; nothing is given then. Costs O(n log n) in hosts and blocks, however
     many blocks the cluster CIDRs have room for.
@@ -148,11 +146,7 @@ def plan_ledger(
     addresses = {n: a for n, a in before.node_ips.items() if n not in reasons and n not in sources.values()}
     addresses.update(node_ips or {})
     changes += _changed_addresses(before.node_ips, addresses, sources)
-    removed = tuple(n for n in before.removed if n == leaving)
-    gone = [n for n in before.removed if n != leaving]
-    if gone:
-        changes.append(Change("removed hosts in the ledger", "remove", ", ".join(gone), "", "the inventory has them no more"))
-    after = Ledger(cluster_name, held, freed, addresses, removed)
+    after = Ledger(cluster_name, held, freed, addresses, before.removed)
     return LedgerPlan({h.name: _texts(held[h.name]) for h in hosts}, after, given, Plan(tuple(changes)))
 
 
@@ -249,7 +243,7 @@ def _refuse_removed(ledger: Ledger, names: Iterable[str]) -> None:
         raise KindnetError(
             "kindnet_nodes",
             shorten(listed),
-            "was taken out of the cluster with %s, and is still in the inventory" % REMOVE,
+            "was taken out of the cluster with %s, and is in the inventory" % REMOVE,
             "Take it out of the inventory. If it shall join again, take its name out of removed_hosts in the ledger.",
         )
 

@@ -126,6 +126,16 @@ def test_removal_frees_and_is_repeatable():
     assert plan_free(None, "a").plan.changes == ()
 
 
+def test_a_removed_host_stays_removed_whoever_lists_it_no_more():
+    """A run that reads one of two inventory sources does not see it either."""
+    book = plan_free(plan_ledger(None, hosts("a", "b"), [V4]).ledger, "a", listed=True).ledger
+    planned = plan_ledger(book, hosts("b"), [V4])
+    assert planned.plan.changes == () and planned.ledger.removed == ("a",)
+    with pytest.raises(KindnetError, match="kindnet_nodes: a: was taken out .* removed_hosts"):
+        plan_ledger(planned.ledger, hosts("a", "b"), [V4])
+    assert plan_free(planned.ledger, "a", listed=True).plan.changes == (), "removed again"
+
+
 def test_a_declared_rename_keeps_the_block_and_may_stay_declared():
     book = plan_ledger(None, hosts("a", "b"), [V4]).ledger
     renamed = [Host("new", renamed_from="b"), Host("a")]
