@@ -27,12 +27,15 @@ def test_no_packages_but_those_of_the_node_itself(node: Node) -> None:
     ("tag", "missing"),
     [("masquerade", "iptables-nft: is not installed"), ("routes", "pyroute2"), ("conflist", "Install the reference plugins")],
 )
-def test_what_a_run_of_one_tag_would_miss_is_not_predicted(tag: str, missing: str) -> None:
+def test_what_a_run_of_one_tag_would_miss_is_not_predicted(nodes: dict[str, Node], tag: str, missing: str) -> None:
     """The role that installs it does not take part."""
     for mode in (["--check"], []):
         run = play("kindnet.yml", f"--tags={tag}", *mode)
         assert run.rc != 0 and run.changed == [], run.output
         assert missing in run.output, run.output
+    for node in nodes.values():
+        assert node.sh("ls -A /run/kindnet") == "lock\n"
+        node.sh("rm -r /run/kindnet")
 
 
 def test_nothing_is_predicted_that_is_not_to_be_installed() -> None:
