@@ -274,7 +274,7 @@ def named(pod):
 
 
 def refuse(module, result, problem):
-    module.fail_json(msg="%s: %s" % (platform.node(), problem), rivals=result["rivals"], pods=result["pods"])
+    module.fail_json(msg="%s: %s" % (module.params["node_name"] or platform.node(), problem), rivals=result["rivals"], pods=result["pods"])
 
 
 def main():

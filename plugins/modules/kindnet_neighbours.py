@@ -54,6 +54,7 @@ options:
   lock_wait:
     description:
       - Seconds to wait, each time, for the lock that the programs of C(iptables-legacy) take (C(/run/xtables.lock)), from 1 to 60.
+        A pass of the timer gives all programs of iptables together no more than 20 seconds.
     type: int
     default: 5
 extends_documentation_fragment: [kindnet.host.recording]

@@ -159,7 +159,7 @@ def main():
             allocations=ips,
         )
     except KindnetError as e:
-        module.fail_json(msg="%s: %s" % (platform.node(), e), field=e.field, value=str(e.value), remedy=e.remedy)
+        module.fail_json(msg="%s: %s" % (name or platform.node(), e), field=e.field, value=str(e.value), remedy=e.remedy)
 
 
 if __name__ == "__main__":
