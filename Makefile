@@ -34,7 +34,7 @@ molecule: setup ## one scenario on real nodes: SCENARIO=default (root)
 bench: setup ## measurements beside what a user would use instead (root)
 	@lab/bench
 
-test: ## every check, in one go, with the time of each (root)
+test: ## the checks of every change, in one go, with the time of each (root)
 	@lab/test
 
 test-all: ## the same and the slow rest
