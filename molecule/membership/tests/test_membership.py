@@ -231,6 +231,28 @@ def test_a_node_is_down_while_another_changes(cluster: Cluster, pods: Pods) -> N
     assert "ttl=62 " in pods.ping(WORKER2, WORKER3)
 
 
+def test_a_rename_changes_nothing_but_the_name(cluster: Cluster, pods: Pods) -> None:
+    """And back again."""
+    blocks = cluster.ledger["pod_cidrs"]
+    more = {"worker2": {"kindnet_node_interface": "eth0"}, "worker3": cluster.hosts[WORKER3]}
+    cluster.known["renamed"], cluster.handles["renamed"] = cluster.known[WORKER], cluster.handles[WORKER]
+    for old, new in ((WORKER, "renamed"), ("renamed", WORKER)):
+        declared = {**more, new.rpartition("-")[2]: {"kindnet_renamed_from": old}}
+        cluster.write(WORKER3, WORKER2, CONTROL, new, **declared)
+        with pods.undisturbed(*RING), RouteWatch(cluster.handles[CONTROL]) as watch:
+            run = cluster.converge()
+            assert run.rc == 0, run.output
+            assert [line for line in watch.changes() if "10.244." in line] == []
+        assert cluster.ledger["pod_cidrs"] == {(new if name == WORKER else name): block for name, block in blocks.items()}
+        for node in cluster.nodes.values():
+            assert_converged(node, cluster.nodes)
+        again = cluster.converge()
+        assert (again.rc, again.changed) == (0, []), again.output
+    del cluster.known["renamed"], cluster.handles["renamed"]
+    cluster.write(WORKER3, WORKER2, CONTROL, WORKER, **more)
+    assert cluster.converge().changed == []
+
+
 def test_a_lost_ledger_gives_nothing_anew(cluster: Cluster) -> None:
     kept = FOLDER / "kept"
     LEDGER.rename(kept)

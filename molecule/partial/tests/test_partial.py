@@ -109,6 +109,35 @@ def test_each_node_from_an_inventory_of_its_own_without_the_table(nodes: Nodes, 
     assert all(peer in run.messages(name) for peer in nodes if peer != name)
 
 
+def test_the_nodes_of_a_kubernetes_cluster_are_the_same_nodes(nodes: Nodes, tmp_path: Path) -> None:
+    """What kubectl prints of them serves as the inventory; only how to log in comes from elsewhere."""
+    items = [
+        {
+            "metadata": {"name": row["name"]},
+            "spec": {"podCIDR": row["pod_cidrs"][0], "podCIDRs": row["pod_cidrs"]},
+            "status": {"addresses": [{"type": "Hostname", "address": row["name"]}] + [{"type": "InternalIP", "address": ip} for ip in row["node_ips"]]},
+        }
+        for row in declared_table(nodes)
+    ]
+    group = load_inventory()["kindnet_nodes"]
+    (tmp_path / "nodes.json").write_text(json.dumps({"kind": "List", "items": items}))
+    source = {"plugin": "kindnet.host.kube_nodes", "file": "../nodes.json", "cluster_cidrs": group["vars"].pop("kindnet_cluster_cidrs")}
+    log_in = {"hosts": {name: {k: v for k, v in host.items() if k.startswith("ansible_user")} for name, host in group["hosts"].items()}}
+    inventory = tmp_path / "inventory"
+    inventory.mkdir()
+    (inventory / "cluster.kube_nodes.yml").write_text(yaml.safe_dump(source))
+    (inventory / "log_in.yml").write_text(yaml.safe_dump({"kindnet_nodes": {**log_in, "vars": group["vars"]}}))
+    for node in nodes.values():
+        node.sh("kindnet-reconcile --pause 1h; ip route flush proto 107")
+    try:
+        run = play("kindnet.yml", inventory=inventory)
+        assert (run.rc, run.failed) == (0, []), run.output
+        assert [(host, task.rpartition(" : ")[2]) for host, task in run.pairs()] == [(name, "Route to the pods of the peers") for name in sorted(nodes)]
+    finally:
+        for node in nodes.values():
+            node.sh("kindnet-reconcile --resume")
+
+
 def test_a_host_taken_out_of_the_inventory(nodes: Nodes, tmp_path: Path) -> None:
     """Exactly its routes go. It itself, whom nobody asked, keeps its own."""
     gone = nodes["k8s-guide-worker2"]
