@@ -84,6 +84,15 @@ def copy_collection(root: Path) -> Path:
         shutil.copytree(ROOT / part, collection / part, ignore=shutil.ignore_patterns("__pycache__"))
     return collection
 
+COMMAND = "/usr/local/sbin/kindnet-reconcile"
+# A pass to which stderr is the journal, so that it remembers what it said there.
+AS_THE_TIMER = ("sh", "-c", "JOURNAL_STREAM=$(stat -Lc %%d:%%i /proc/self/fd/2) exec %s" % COMMAND)
+
+
+def without_priorities(text: str) -> str:
+    return "".join(line.removeprefix("<3>") for line in text.splitlines(keepends=True))
+
+
 
 class Sandbox:
     def __init__(self, folder: Path) -> None:
@@ -145,5 +154,10 @@ class Sandbox:
     def desired(self, **sections: Any) -> None:
         self.write("/etc/kindnet/desired.json", json.dumps({"schema": 1, "cluster_name": "kindnet", "sections": sections}))
 
-    def reconcile(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return self.run("/usr/local/sbin/kindnet-reconcile", *arguments, check=False)
+    def reconcile(self, *arguments: str, by_hand: bool = False) -> subprocess.CompletedProcess[str]:
+        """The command; without arguments as the timer starts it, to which stderr is the journal, unless it is to be by hand."""
+        if arguments or by_hand:
+            return self.run(COMMAND, *arguments, check=False)
+        done = self.run(*AS_THE_TIMER, check=False)
+        done.stderr = without_priorities(done.stderr)
+        return done

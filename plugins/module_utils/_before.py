@@ -186,6 +186,11 @@ def putting_back(plan: Plan, priors: Optional[Priors]) -> Plan:
         elif priors and image != priors.now.get(path):
             after = image.get("text", "").rstrip() or _in_words(image)
             changes.append(change._replace(action="replace", after=after, reason="as it was before", op=Op(PUT_BACK, path, image)))
+    # Of a place that a later converge gave up, ours is gone already.
+    for path, image in sorted(known.items()):
+        if image is not None and priors and priors.now.get(path, image) is None and not any(c.op[1] == path for c in plan.changes if len(c.op) > 1):
+            after = image.get("text", "").rstrip() or _in_words(image)
+            changes.append(Change("file " + path, "add", "", after, "as it was before", Op(PUT_BACK, path, image)))
     for path in sorted(known):
         changes.append(Change(_subject(path), "remove", "recorded: " + _in_words(known[path]), "", "it is of no more use", Op(FORGET, FILES, [path])))
     return plan._replace(changes=tuple(changes))

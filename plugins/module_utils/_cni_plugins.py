@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Optional, Sequence
 
 TIMEOUT = 10.0  # seconds for one plugin to say its versions; it takes some milliseconds
-PACKAGES = "Install the reference plugins (package containernetworking-plugins), or add their folder to plugin_dirs."
+PACKAGES = "Install the reference plugins (package containernetworking-plugins), or name their folder (plugin_dirs; of the roles: kindnet_cni_bin_dir)."
 
 
 def find_plugin(kind: str, folders: Sequence[str]) -> Optional[str]:
@@ -68,5 +68,5 @@ def _check(kind: str, path: str, cni_version: str, plugin_dirs: Sequence[str]) -
             "CNI plugin",
             path,
             "does not speak CNI %s, it speaks %s" % (cni_version, ascii(versions)),
-            "Set cni_version to one that every plugin speaks, or install other plugins.",
+            "Install plugins that do, or set cni_version to one that all of them speak (with the roles: in a template of your own).",
         )

@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
     Section = Dict[str, Any]
 
-__all__ = ["SECTION", "apply", "mtu_today", "plan", "read", "resolve"]
+__all__ = ["SECTION", "apply", "in_use", "mtu_today", "plan", "read", "resolve"]
+
+USUAL_PATH = "/etc/cni/net.d/10-kindnet.conflist"
 
 
 def resolve(params: Dict[str, Any], recorded: Optional[Section]) -> Section:
@@ -119,6 +121,21 @@ def apply(section: Section, plan: Plan) -> Tuple[Problem, ...]:
     return tuple(failures)
 
 
+def in_use(section: Optional[Section]) -> Optional[Dict[str, Any]]:
+    """The configuration by which pods got their addresses: the recorded one, or of a host without a record the one on disk.
+
+    Such a host lost it, or kindnetd runs there. Where ours was, the record of what was there before tells.
+    """
+    if section:
+        recorded: Dict[str, Any] = section["conflist"]
+        return recorded
+    for path in sorted(p for p in _before.load(_before.FILES) if p.endswith(".conflist")) + [USUAL_PATH]:
+        found = read_text(_files.read_bytes(path) or b"")
+        if found:
+            return found
+    return None
+
+
 def mtu_today(section: Section) -> str:
     """What ``mtu: auto`` would decide now, in a sentence; "" if that is what it decided, or nothing can be told."""
     decided = section.get("mtu_auto")
@@ -192,7 +209,7 @@ def _refuse_others(path: str, name: str, found: Optional[Found]) -> None:
             "path",
             path,
             "holds the configuration of another network, %s, which nobody recorded as ours" % ascii(other),
-            "Move it away, or give another path, or set name to that network's.",
+            "Move it away, or give another path (of the roles: kindnet_conflist_path).",
         )
 
 
@@ -256,5 +273,6 @@ def _refuse_lost_allocations(before: Optional[Dict[str, Any]], conflist: Dict[st
             "pod_cidrs",
             "%s" % (", ".join(s for subnets in new.values() for s in subnets) or "none"),
             "%d live allocations of host-local would be outside: %s" % (len(lost), shorten(lost)),
-            "Remove these pods first, or set force_pod_cidr_change: they keep their addresses, and peers send those to another place.",
+            "Remove these pods first, or set force_pod_cidr_change (of the roles: kindnet_force_pod_cidr_change): they keep"
+            " their addresses, and peers send those to another place.",
         )

@@ -231,7 +231,7 @@ class Iptables:
                 LOCK,
                 "waited %d s" % wait,
                 "another program holds the lock of iptables (%s)" % command(Place(self.flavour, family)),
-                "Nothing was changed; try again. 'fuser -v %s' names the holder, lock_wait waits longer." % LOCK,
+                "The table is as it was; try again, as a pass does. 'fuser -v %s' names the holder." % LOCK,
             )
         return result
 
@@ -247,14 +247,15 @@ class Iptables:
                 name,
                 said,
                 "the %s table holds rules made by nft itself, which iptables cannot work on; it is left as it is" % table,
-                "Look with 'nft list ruleset', move those rules to a table of their own, or set flavour: legacy.",
+                "Look with 'nft list ruleset', move those rules to a table of their own,"
+                " or use the other flavour (of the roles: kindnet_iptables_flavour: legacy).",
             )
         if "can't initialize" in said or "do you need to insmod" in said:
             modules = "nf_nat, xt_MASQUERADE"
             if self.flavour == "legacy":
                 modules = "%s_%s, xt_MASQUERADE" % ("iptable" if family == "ipv4" else "ip6table", table)
             # The service of a pass may not load modules; this is how they are there after a reboot.
-            remedy = "Load its modules (%s) with modprobe, and name them in a file of /etc/modules-load.d; or choose the other flavour." % modules
+            remedy = "Load its modules (%s) with modprobe, and name them in a file of /etc/modules-load.d; or use the other flavour." % modules
             raise KindnetError(name, said, "the kernel does not offer a %s table" % table, remedy)
         line = re.search(r"line:? (\d+)", said)
         if script and line and int(line.group(1)) <= script.count("\n"):
@@ -271,7 +272,8 @@ BACKENDS: Dict[str, Iptables] = {flavour: Iptables(flavour) for flavour in ("nft
 
 _INSTALL = {
     "nft": "Install the package iptables (RHEL 9 and its rebuilds: iptables-nft), or use the role kindnet.host.prerequisites.",
-    "legacy": "Install the package iptables (RHEL 9 and its rebuilds: iptables-legacy, from EPEL), or set flavour: nft.",
+    "legacy": "Install the package iptables (RHEL 9 and its rebuilds: iptables-legacy, from EPEL),"
+    " or use the other flavour (of the roles: kindnet_iptables_flavour: nft).",
 }
 
 

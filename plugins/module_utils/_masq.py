@@ -13,7 +13,7 @@ from collections import namedtuple
 from ._errors import KindnetError
 from ._firewall import BACKENDS, default_flavour
 from ._plan import Plan, Problem
-from ._plan_chain import FAMILIES, FLAVOURS, Place, chain_subject, command, family_of, is_ours, plan_chain, plan_removal, shown
+from ._plan_chain import FAMILIES, FLAVOURS, Place, chain_subject, command, family_of, is_ours, leads_to, plan_chain, plan_removal, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,7 +98,8 @@ def _refuse_chain_of_others(flavour: str, chain: str, lock_wait: int) -> None:
         found = BACKENDS[flavour].read_for_removal(family, chain, lock_wait)
         if is_ours(chain, found):
             continue
-        rules = ["-A %s %s" % (chain, rule) for rule in found.rules or ()] + list(found.references)
+        jumps = ["-A POSTROUTING %s" % rule for rule in found.postrouting if leads_to(rule, chain)]
+        rules = ["-A %s %s" % (chain, rule) for rule in found.rules or ()] + list(found.references) + jumps
         raise KindnetError(
             "chain",
             repr(chain),

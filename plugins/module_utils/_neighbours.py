@@ -334,7 +334,7 @@ def _lay_masquerade_anew() -> None:
     from . import _desired, _masq
 
     section = _desired.load().sections.get(_masq.SECTION)
-    if section is not None:
+    if section is not None and "cluster_cidrs" in section:
         _masq.apply(section, _masq.plan(section, _masq.read(section, None)))
 
 

@@ -118,7 +118,7 @@ def leads_to(rule: str, chain: str) -> bool:
 
 def is_ours(chain: str, found: Found) -> bool:
     """Whether a chain is ours, or kindnetd's: it, or a jump to it, has a comment of ours, or it is empty and nobody uses it."""
-    if not found.rules and not found.references:
+    if not found.rules and not found.references and not any(leads_to(rule, chain) for rule in found.postrouting):
         return True
     return any(OWN_COMMENT in rule for rule in found.rules or ()) or any(
         OWN_COMMENT in rule and leads_to(rule, chain) for rule in found.postrouting

@@ -90,7 +90,7 @@ def plan_forward(place: Place, cidrs: Sequence[str], found: Optional[Forward]) -
         edits.append(Edit("append", chain, (rule,)) if position > len(rest) else Edit("insert", chain, (rule,), position))
         position += 1
         rest.insert(0, rule)
-    reason = "the policy of FORWARD is %s" % found.policy if found.policy != "ACCEPT" else "the last rule of FORWARD drops the rest"
+    reason = "the policy of FORWARD is %s" % found.policy if found.policy != "ACCEPT" else "a rule of FORWARD drops the rest"
     before = "; ".join("%s %s" % (where, _shown(rule)) for where, rule in ours)
     after = "; ".join("%s %s" % (chain, _shown(rule)) for rule in wanted_rules(cidrs))
     change = Change(subject_of(place), "replace" if ours else "add", before, after, reason, Op(place, tuple(edits)))

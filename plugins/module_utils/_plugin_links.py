@@ -69,7 +69,8 @@ def resolve(params: Dict[str, Any], recorded: Optional[Section]) -> Section:
     return {
         "links": links,
         "source_dirs": source_dirs,
-        "former": {p: t for p, t in sorted(ours.items()) if p not in links},
+        # Without a record two calls know nothing of each other, so neither takes out what the other made.
+        "former": {p: t for p, t in sorted((ours if params["persist"] else _links_of(recorded or {})).items()) if p not in links},
         "made_folders": sorted(made | set(_files.missing_folders(bin_dir))),
     }
 
@@ -189,7 +190,7 @@ def _source(name: str, path: str, source_dirs: Iterable[str], known: Optional[st
         "plugins",
         name,
         "is neither at %s nor an executable file in %s" % (path, " or ".join(source_dirs)),
-        "Install the reference plugins (package containernetworking-plugins), or add their folder to source_dirs.",
+        "Install the reference plugins (package containernetworking-plugins), or name their folder in source_dirs.",
     )
 
 

@@ -68,6 +68,7 @@ def load() -> Pyroute2:
     if problem:
         raise _error(problem)
     _extend_path()
+    sys.dont_write_bytecode = True  # by root's umask it could be writable by a group, and then nothing there would be trusted
     try:
         import pyroute2
         from pyroute2.netlink.exceptions import NetlinkError

@@ -21,7 +21,7 @@ from ._plan import Plan, line_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Iterator, List, Optional, Set, TextIO, Tuple
+    from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, TextIO, Tuple
 
     from ._plan import Problem
 
@@ -40,17 +40,18 @@ class Stopped(BaseException):
 
 
 def _stop(signum: int, frame: Any) -> None:
+    _signal.signal(_signal.SIGTERM, _signal.SIG_IGN)  # once is enough
     raise Stopped
 
 
-def main() -> int:
-    """What the timer starts."""
+def main(argv: Sequence[str] = ()) -> int:
+    """What the timer starts. ``argv`` is empty, see templates/kindnet-reconcile.j2."""
     os.umask(0o022)
     try:
         refuse_others_than_root()
         return run_pass()
-    except KindnetError as e:
-        return fail(e)
+    except Exception as e:
+        return fail(as_kindnet_error("this pass", e))
 
 
 def refuse_others_than_root() -> None:
@@ -98,7 +99,11 @@ def run_pass() -> int:
             message = "the pass was ended from outside (SIGTERM) while at work on this%s. The next one begins anew." % after
             _add(problems, waiting[0], "section %s" % waiting[0], message)
     _signal.signal(_signal.SIGTERM, _signal.SIG_IGN)
-    _problem_memory.report(problems, blind, lambda line: say(ERROR, line), lambda line: say(NOTICE, line))
+    if _to_journal(sys.stderr):
+        _problem_memory.report(problems, blind, lambda line: say(ERROR, line), lambda line: say(NOTICE, line))
+    else:  # a person looks: all there is, and what the timer's next pass says to the journal is not less for it
+        for subject, (_section, message) in problems.items():
+            say(ERROR, "problem: %s: %s" % (subject, message))
     return FAILURE if problems else OK
 
 
@@ -111,7 +116,7 @@ def _repair(
         try:
             failures = concern.apply(section, plan)
         except Exception as e:
-            error = as_kindnet_error(name, e)
+            error = as_kindnet_error("section %s" % name, e)
     if error is not None:
         blind.add(name)
         _add(problems, name, error.field, "%s: %s. %s" % (error.value, error.problem, error.remedy))
@@ -147,12 +152,12 @@ def look(desired: _desired.Desired) -> Iterator[Tuple[str, Optional[KindnetError
                 PATIENCE.bound(FIREWALL_TIME)
             plan = concern.plan(section, concern.read(section, None))
         except Exception as e:
-            yield name, as_kindnet_error(name, e), None, section, Plan()
+            yield name, as_kindnet_error("section %s" % name, e), None, section, Plan()
         else:
             yield name, None, concern, section, plan
 
 
-def as_kindnet_error(name: str, error: Exception) -> KindnetError:
+def as_kindnet_error(what: str, error: Exception) -> KindnetError:
     """Any error as one line that says where. What nobody foresaw in one concern must not take the others with it."""
     if isinstance(error, KindnetError):
         return error
@@ -161,7 +166,7 @@ def as_kindnet_error(name: str, error: Exception) -> KindnetError:
         trace = trace.tb_next
     place = "%s:%d" % (os.path.basename(trace.tb_frame.f_code.co_filename), trace.tb_lineno) if trace is not None else "?"
     return KindnetError(
-        "section %s" % name,
+        what,
         "%s at %s" % (type(error).__name__, place),
         "failed in a way nobody foresaw (%s)" % error,
         "Report it with this line; running playbooks/kindnet.yml records the section anew.",

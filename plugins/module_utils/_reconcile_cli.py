@@ -49,7 +49,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     parser = Parser(
         prog="kindnet-reconcile",
         description="Make this host's routes, masquerade chain and CNI configuration what %s says. Without options: one pass." % _desired.FILE,
-        epilog="Exit codes: 0 in sync or repaired, 1 failure, 2 drift (--check), 64 usage.",
+        epilog="Exit codes: 0 in sync or repaired; 1 failure, a problem that a pass cannot mend, or (--status) not kept in sync; 2 drift (--check); 64 usage.",
         allow_abbrev=False,
     )
     what = parser.add_mutually_exclusive_group()
@@ -74,6 +74,8 @@ def main(argv: Optional[List[str]] = None) -> int:
             return resume()
         return pause(options.pause)
     except KindnetError as e:
+        if options.check and options.json:
+            return tell_check([], [{"section": "", "subject": e.field, "message": "%s: %s. %s" % (e.value, e.problem, e.remedy)}], [], None)
         return fail(e)
 
 
@@ -112,16 +114,25 @@ def check(as_json: bool) -> int:
                 notes.append(str(e))  # what auto would do decides nothing here
     paused = _paused_for(left)
     if as_json:
-        tell(json.dumps({"changes": changes, "problems": problems, "notes": notes, "paused_seconds": paused}, indent=2))
-    else:
-        for line in lines:
-            tell(line)
-        for p in problems:
-            tell("problem: %s: %s" % (p["subject"], p["message"]))
-        for note in notes:
-            tell("note: %s" % note)
-        if paused:
-            tell("note: passes are paused for another %s" % spell(paused))
+        return tell_check(changes, problems, notes, paused)
+    for line in lines:
+        tell(line)
+    for p in problems:
+        tell("problem: %s: %s" % (p["subject"], p["message"]))
+    for note in notes:
+        tell("note: %s" % note)
+    if paused:
+        tell("note: passes are paused for another %s" % spell(paused))
+    return _code(changes, problems)
+
+
+def tell_check(changes: List[Dict[str, str]], problems: List[Dict[str, str]], notes: List[str], paused: Optional[int]) -> int:
+    """For a program, which reads one JSON object whatever happened."""
+    tell(json.dumps({"changes": changes, "problems": problems, "notes": notes, "paused_seconds": paused}, indent=2))
+    return _code(changes, problems)
+
+
+def _code(changes: List[Dict[str, str]], problems: List[Dict[str, str]]) -> int:
     return FAILURE if problems else DRIFT if changes else OK
 
 

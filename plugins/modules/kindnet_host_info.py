@@ -156,8 +156,8 @@ import shlex
 import sys
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.kindnet.host.plugins.module_utils import _before, _desired, _files, _pyroute2_dep
-from ansible_collections.kindnet.host.plugins.module_utils._conflist_data import plugins_of, read_text, stores_of
+from ansible_collections.kindnet.host.plugins.module_utils import _before, _conflist, _desired, _files, _pyroute2_dep
+from ansible_collections.kindnet.host.plugins.module_utils._conflist_data import plugins_of, stores_of
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.module_utils._node_table import find_node, parse_nodes
 from ansible_collections.kindnet.host.plugins.module_utils._rivals import running
@@ -243,9 +243,7 @@ def pyroute2_problem(module):
 
 def pods(module):
     """Allocations of host-local, by the configuration in use. Of those by ptp only the ones to which a host route leads: others are what a crash left."""
-    path = "/etc/cni/net.d/10-kindnet.conflist"
-    recorded = _desired.load().sections.get("conflist")
-    conflist = recorded["conflist"] if recorded else read_text(_files.read_bytes(path) or b"")
+    conflist = _conflist.in_use(_desired.load().sections.get("conflist"))
     allocations, routed = {}, set()
     for plugin in plugins_of(conflist):
         for folder in stores_of(dict(conflist, plugins=[plugin])):
@@ -321,7 +319,7 @@ def main():
         refuse(
             module,
             result,
-            "rival_daemons: %s: runs here and would fight over the same routes and rules. Stop it and keep it from starting again; nothing was changed."
+            "%s: runs here and would fight over the same routes and rules. Stop it and keep it from starting again; nothing was changed."
             % ", ".join("%s (pid %d: %s)" % (r["name"], r["pid"], r["command"]) for r in result["rivals"]),
         )
     if running_pods and module.params["fail_on_pods"]:

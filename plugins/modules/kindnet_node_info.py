@@ -95,12 +95,10 @@ allocations:
 import platform
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.kindnet.host.plugins.module_utils import _addresses, _desired, _files
-from ansible_collections.kindnet.host.plugins.module_utils._conflist_data import read_text, stores_of
+from ansible_collections.kindnet.host.plugins.module_utils import _addresses, _conflist, _desired, _files
+from ansible_collections.kindnet.host.plugins.module_utils._conflist_data import stores_of
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.module_utils._node_table import parse_address, parse_cidr
-
-CONFLIST = "/etc/cni/net.d/10-kindnet.conflist"
 
 
 def recorded(name, cluster_name):
@@ -113,7 +111,7 @@ def recorded(name, cluster_name):
     for node, cidr, _next_hop in routes.get("peers", ()):
         found.setdefault(node, []).append(cidr)
     # The pods of a host that lost its record, or that kindnetd runs on, have addresses all the same.
-    stores = stores_of(conflist.get("conflist") or read_text(_files.read_bytes(CONFLIST) or b""))
+    stores = stores_of(_conflist.in_use(conflist))
     own = [cidr for cidrs in stores.values() for cidr in canonical(cidrs)]
     if own:
         found[routes.get("node_name", name)] = own
@@ -124,7 +122,7 @@ def canonical(cidrs):
     """A file that others wrote may hold anything; kindnetd writes an empty subnet when it has none."""
     for cidr in cidrs:
         try:
-            yield parse_cidr(CONFLIST, cidr).text
+            yield parse_cidr("conflist", cidr).text
         except KindnetError:
             continue
 

@@ -153,7 +153,7 @@ def drift(findings):
     for change in state.get("changes", ()):
         findings.problem(
             change["subject"],
-            "drifted: %s, and should be %s (%s). The next pass repairs it; see journalctl -u kindnet-reconcile if not."
+            "drifted: %s, and should be %s (%s). The next pass repairs it; if not, see kindnet-reconcile --status and journalctl -t kindnet-reconcile."
             % (one_line(change["before"]) or "absent", one_line(change["after"]) or "absent", change["reason"]),
         )
     for problem in state.get("problems", ()):
@@ -373,7 +373,7 @@ def ping(findings, peers, families, timeout):
                 findings.answering += 1
                 findings.notes.append("%s of %s is on the link and does not answer a ping" % (ip, name))
             else:
-                findings.problem("node IP %s of %s" % (ip, name), "does not answer. Is the host up, its address right, and on this link?")
+                findings.problem("node IP %s of %s" % (ip, name), "does not answer. Is it up, its address right, and does nothing on the way drop pings?")
 
 
 def first_of_each_family(ips, families):

@@ -213,7 +213,8 @@ def refuse_fresh(
             path,
             "does not know what nodes already hold: %s. It is missing, in another place, or older than they are" % shorten(names),
             "Bring back the ledger as it was last committed. If it is lost, write what each node holds as its kindnet_pod_cidrs and"
-            " converge once: the ledger takes that over, and the lines can go again. If a node had another name, say kindnet_renamed_from.",
+            " converge once: the ledger takes that over, and the lines can go again. If a node had another name, say kindnet_renamed_from."
+            " If it was removed without being cleaned, and another one has its pod CIDRs by now, run playbooks/teardown.yml with --limit to it first.",
         )
 
 

@@ -397,6 +397,18 @@ def test_what_was_there_before_comes_back(host, prior):
     assert not host.module(MODULE, {"state": "absent"})["changed"] and host.sh(state) == before
 
 
+def test_what_was_before_comes_back_where_ours_is_no_longer(host):
+    """The configuration went to another path since, and ours is gone from where somebody's had been."""
+    host.write(PATH, json.dumps(kindnetd(mtu=1234)))
+    before = host.read(PATH)
+    host.sh("mount -t tmpfs none /srv")
+    host.quartet(MODULE, given())
+    host.quartet(MODULE, dict(given(), path="/srv/net.d/10-kindnet.conflist"))
+    assert not host.exists(PATH)
+    host.quartet(MODULE, {"state": "absent"})
+    assert host.read(PATH) == before and not host.exists("/srv/net.d") and not host.exists("/var/lib/kindnet")
+
+
 def test_what_was_there_before_stays_away_from_what_is_no_longer_ours(host):
     host.write(PATH, json.dumps(kindnetd(mtu=1234)))
     host.quartet(MODULE, given())

@@ -152,6 +152,15 @@ def test_what_a_run_made_that_recorded_nothing_is_taken_away_too(host):
     assert not host.exists("/opt/cni") and not host.exists("/var/lib/kindnet")
 
 
+def test_two_runs_that_record_nothing_leave_each_other_alone(host):
+    for _again in range(2):
+        for folder in (BIN, "/opt/other/bin"):
+            host.module(MODULE, {"persist": False, "bin_dir": folder})
+            assert set(links(host)) == set(FOUR)
+    assert host.sh("ls -A /opt/other/bin").split() == FOUR
+    assert host.module(MODULE, {"persist": False})["changed"] is False
+
+
 def test_what_nobody_recorded_stays(host):
     host.sh("mkdir -p %s; for p in %s; do ln -s /usr/lib/cni/$p %s/$p; done" % (BIN, " ".join(FOUR), BIN))
     result = host.module(MODULE, {"state": "absent"})

@@ -33,9 +33,9 @@ def write(host, *plugins):
     host.write(PATH, json.dumps({"cniVersion": "0.3.1", "name": "kindnet", "plugins": [*plugins, {"type": "portmap"}]}))
 
 
-def call(host, command, pod):
+def call(host, command, pod, path=PATH):
     """What a runtime does for a pod, without its further plugins; the pod's addresses."""
-    conflist = host.json(PATH)
+    conflist = host.json(path)
     conf = dict(conflist["plugins"][0], cniVersion=conflist["cniVersion"], name=conflist["name"])
     variables = {"CNI_COMMAND": command, "CNI_CONTAINERID": pod, "CNI_NETNS": "/run/netns/" + pod, "CNI_IFNAME": "eth0", "CNI_PATH": PLUGINS}
     done = host.run("%s/%s" % (PLUGINS, conf["type"]), stdin=json.dumps(conf), env=variables)
@@ -67,3 +67,16 @@ def test_what_a_crash_left_of_a_pod_of_ptp_is_none(host):
     host.sh("ip netns del pod1; until [ -z \"$(ip -o link show type veth)\" ]; do sleep 0.05; done")
     assert host.sh("ls /run/cni-ipam-state/kindnet")
     assert host.module("kindnet_host_info", {"fail_on_pods": True})["pods"] == []
+
+
+def test_pods_are_found_wherever_the_conflist_was_put(host):
+    elsewhere = "/srv/net.d/10-kindnet.conflist"
+    host.sh("mount -t tmpfs none /srv")
+    conflist = {"cniVersion": "0.3.1", "name": "kindnet", "plugins": [plugin("ptp"), {"type": "portmap"}]}
+    assert not host.module("kindnet.host.cni_conflist", {"conflist": conflist, "path": elsewhere}).get("failed")
+    host.sh("rm /etc/kindnet/desired.json; ip netns add pod1")
+    addresses = call(host, "ADD", "pod1", elsewhere)
+    refused = host.module("kindnet_host_info", {"fail_on_pods": True})
+    assert len(addresses) == 2 and refused["failed"] and all(ip in refused["msg"] for ip in addresses), refused
+    told = host.module("kindnet_node_info", {"name": "me", "cluster_name": "kindnet"})
+    assert told["pod_cidrs"] == {"me": ["10.244.1.0/24", "fd00:10:244:1::/64"]} and told["allocations"] == addresses

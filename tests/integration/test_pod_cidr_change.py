@@ -119,7 +119,7 @@ def test_the_host_itself_stops_all_while_pods_run(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("-e", "kindnet_serial=1"), ("--tags", "routes"), ("--limit", "a"), ("--limit", "c", "--check")], ids=lambda a: " ".join(a)
+    "arguments", [("-e", "kindnet_serial=1"), ("--tags", "routes"), ("--limit", "a"), ("--limit", "c", "--check")], ids=" ".join
 )
 def test_a_run_in_which_it_has_no_say_yet_is_refused(cluster: Cluster, arguments: tuple[str, ...]) -> None:
     rc, output = cluster.play(NEW, *arguments)

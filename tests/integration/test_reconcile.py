@@ -15,7 +15,7 @@ import sys
 import time
 
 import pytest
-from reconcile_sandbox import Sandbox, copy_collection
+from reconcile_sandbox import AS_THE_TIMER, Sandbox, copy_collection, without_priorities
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for namespaces")
 
@@ -266,7 +266,11 @@ def test_a_record_that_is_not_to_be_trusted_fails_by_name_and_changes_nothing(no
     assert len(done.stderr.splitlines()) == 1 and message in done.stderr and "/etc/kindnet" in done.stderr
     again = node.reconcile()
     assert (again.returncode, again.stdout, again.stderr, forwarding(node)) == (1, "", "", "0")
+    by_hand = node.reconcile(by_hand=True)
+    assert (by_hand.returncode, by_hand.stdout, by_hand.stderr) == (1, "", done.stderr), "a person is told every time"
     assert node.reconcile("--check").returncode == 1
+    (told,) = json.loads(node.reconcile("--check", "--json").stdout)["problems"]
+    assert message in told["subject"] + told["message"]
     status = node.reconcile("--status")
     assert status.returncode == 1 and message in status.stdout
 
@@ -380,14 +384,21 @@ def hanging(node, flavoured):
         node.sh("umount %s" % tool)
 
 
+def limited(node):
+    """A pass that the timer starts, as long as systemd lets it."""
+    done = node.run(*SERVICE_LIMIT, *AS_THE_TIMER, check=False)
+    done.stderr = without_priorities(done.stderr)
+    return done
+
+
 @pytest.mark.parametrize("flavoured", ["legacy"], indirect=True)
 def test_a_held_lock_of_iptables_costs_a_pass_neither_its_end_nor_the_other_concerns(node, flavoured):
     holder = subprocess.Popen(node.command("flock", "/run/xtables.lock", "sleep", "600"))
     try:
         while node.run("flock", "-n", "/run/xtables.lock", "true", check=False).returncode == 0:
             assert holder.poll() is None
-        done = node.run(*SERVICE_LIMIT, COMMAND, check=False)
-        again = node.run(*SERVICE_LIMIT, COMMAND, check=False)
+        done = limited(node)
+        again = limited(node)
     finally:
         node.run("pkill", "-P", str(holder.pid), "sleep", check=False)
         holder.kill()
@@ -402,22 +413,22 @@ def test_a_held_lock_of_iptables_costs_a_pass_neither_its_end_nor_the_other_conc
 
 @pytest.mark.parametrize("flavoured", ["nft"], indirect=True)
 def test_iptables_that_hangs_costs_a_pass_neither_its_end_nor_the_other_concerns(node, hanging):
-    done = node.run(*SERVICE_LIMIT, COMMAND, check=False)
+    done = limited(node)
     assert done.returncode == 1 and "net.no.such" in done.stderr, done
     assert "did not end in the time that a pass has for it" in done.stderr, done
     assert "add file " + CONFLIST in done.stdout and node.exists(CONFLIST)
     assert node.run("kill", "-0", node.read("/run/hung").strip(), check=False).returncode
-    again = node.run(*SERVICE_LIMIT, COMMAND, check=False)
+    again = limited(node)
     assert (again.returncode, again.stdout, again.stderr) == (1, "", "")  # the same problems, in the same words
 
 
 @pytest.mark.parametrize("flavoured", ["nft"], indirect=True)
 def test_a_pass_that_is_ended_names_what_it_found_and_where_it_was(node, hanging):
-    passing = subprocess.Popen(node.command(COMMAND), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    passing = subprocess.Popen(node.command(*AS_THE_TIMER), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not node.exists("/run/hung"):
         assert passing.poll() is None
     passing.terminate()  # nsenter has become the command
-    said = passing.communicate(timeout=60)[1].splitlines()
+    said = without_priorities(passing.communicate(timeout=60)[1]).splitlines()
     assert passing.returncode == 1
     assert len(said) == 2 and "net.no.such" in said[0], said
     assert said[1].startswith("problem: section masq: ") and "neighbours, conflist" in said[1]

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import signal
+import sys
 import types
 
 import pytest
@@ -74,9 +75,12 @@ def node(monkeypatch, tmp_path):
 
 
 def run(capsys):
-    code = _reconcile.run_pass()
+    """A pass that the timer started, so far as it matters: what goes to stderr goes to the journal."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_reconcile, "_to_journal", lambda stream: stream is sys.stderr)
+        code = _reconcile.run_pass()
     out, err = capsys.readouterr()
-    return code, out.splitlines(), err.splitlines()
+    return code, out.splitlines(), [line.removeprefix("<3>") for line in err.splitlines()]
 
 
 def test_a_clean_pass_says_and_writes_nothing(node, capsys, tmp_path):
@@ -180,6 +184,24 @@ def test_a_problem_is_said_when_new_then_hourly_and_when_it_is_gone(node, capsys
         (3620, ["resolved: route 1"]),
     ]
     assert not os.path.exists(_problem_memory.FILE)
+
+
+def test_a_person_is_told_all_there_is_every_time_and_the_journal_no_less(node, capsys, monkeypatch):
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    node.concerns["a"] = fake(Plan(problems=(Problem("route 1", "off-link"),)))
+    for _again in range(2):
+        assert _reconcile.main() == 1
+        assert capsys.readouterr().err == "problem: route 1: off-link\n" and not os.path.exists(_problem_memory.FILE)
+    assert run(capsys) == (1, [], ["problem: route 1: off-link"])
+    assert run(capsys) == (1, [], [])
+
+
+def test_a_crash_is_a_problem_in_one_line(node, capsys, monkeypatch):
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    node.desired = ZeroDivisionError("division by zero")
+    assert _reconcile.main() == 1
+    err = capsys.readouterr().err
+    assert err.startswith("problem: this pass: ZeroDivisionError at ") and err.count("\n") == 1
 
 
 def test_the_memory_is_written_only_when_it_changes(node, capsys):

@@ -79,3 +79,17 @@ def test_folders_that_are_gone_altogether_are_made_again(nodes: dict[str, Node])
     assert node.sh("cat /etc/cni/net.d/10-kindnet.conflist") == conflist
     assert sorted(node.sh("ls -A /opt/cni/bin").split()) == PLUGINS
     assert node.sh("cd /opt/cni/bin; readlink " + " ".join(PLUGINS)).split() == links
+
+
+def test_code_that_others_may_write_is_not_run_and_the_journal_says_so(nodes: dict[str, Node]) -> None:
+    node = nodes["k8s-guide-worker"]
+    path = node.sh("echo $(readlink -f /usr/local/lib/kindnet/current)/kindnet_host/_files.py").strip()
+    cursor = node.cursor()
+    node.sh(f"chmod g+w {path}")
+    try:
+        assert node.do_pass() == "1"
+        (line,) = set(node.journal(cursor))
+        assert line.startswith(f"problem: {path}: may be written by others") and f"chmod go-w {path}" in line
+    finally:
+        node.sh(f"chmod g-w {path}")
+    assert node.do_pass() == "0"
