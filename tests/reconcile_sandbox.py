@@ -18,6 +18,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULE = "kindnet.host.kindnet_reconcile"
+COMMAND = "/usr/local/sbin/kindnet-reconcile"
+# A pass to which stderr is the journal, so that it remembers what it said there.
+AS_THE_TIMER = ("sh", "-c", "JOURNAL_STREAM=$(stat -Lc %%d:%%i /proc/self/fd/2) exec %s" % COMMAND)
 
 SETUP = """
 set -eu
@@ -84,14 +87,9 @@ def copy_collection(root: Path) -> Path:
         shutil.copytree(ROOT / part, collection / part, ignore=shutil.ignore_patterns("__pycache__"))
     return collection
 
-COMMAND = "/usr/local/sbin/kindnet-reconcile"
-# A pass to which stderr is the journal, so that it remembers what it said there.
-AS_THE_TIMER = ("sh", "-c", "JOURNAL_STREAM=$(stat -Lc %%d:%%i /proc/self/fd/2) exec %s" % COMMAND)
-
 
 def without_priorities(text: str) -> str:
     return "".join(line.removeprefix("<3>") for line in text.splitlines(keepends=True))
-
 
 
 class Sandbox:
