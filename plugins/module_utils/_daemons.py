@@ -86,9 +86,9 @@ def firewalld_policy() -> FrozenSet[Tuple[str, str]]:
     return _accepted_by(POLICY) if POLICY in _policies() else frozenset()
 
 
-def firewalld_accepts() -> FrozenSet[Tuple[str, str]]:
-    """The same of all policies in force, whosever they are."""
-    return frozenset(rule for policy in _policies() for rule in _accepted_by(policy))
+def firewalld_accepts(but: str = "") -> FrozenSet[Tuple[str, str]]:
+    """The same of all policies in force, whosever they are, ``but`` for one."""
+    return frozenset(rule for policy in _policies() if policy != but for rule in _accepted_by(policy))
 
 
 def _policies() -> Sequence[str]:

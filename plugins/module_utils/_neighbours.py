@@ -139,7 +139,8 @@ def read(section: Section, recorded: Optional[Section]) -> Actual:
         try:
             policy = _daemons.firewalld_policy()
             if FIREWALLD in section.get("left", ()):
-                accepted = _daemons.firewalld_accepts()
+                # Ours goes in this very run.
+                accepted = _daemons.firewalld_accepts(_daemons.POLICY if _is_ours(files[FIREWALLD_FILE]) else "")
         except KindnetError as e:
             policy = e
     wanted = section.get("files", {})

@@ -123,7 +123,7 @@ def host(monkeypatch):
     monkeypatch.setattr(_daemons, "look", lambda: host.daemons)
     monkeypatch.setattr(_daemons, "networkd_setting", lambda key, without="": host.networkd)
     monkeypatch.setattr(_daemons, "firewalld_policy", lambda: host.policy)
-    monkeypatch.setattr(_daemons, "firewalld_accepts", lambda: frozenset().union(*host.policies.values()))
+    monkeypatch.setattr(_daemons, "firewalld_accepts", lambda but="": frozenset().union(*(rules for name, rules in host.policies.items() if name != but)))
     monkeypatch.setattr(_before, "load", lambda group: dict(host.before))
     monkeypatch.setattr(_before, "remember", host.remember)
     monkeypatch.setattr(_before, "forget", host.forget)
