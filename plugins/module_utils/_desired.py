@@ -66,7 +66,18 @@ def load(path: str = FILE) -> Desired:
     name, sections = data.get("cluster_name"), data.get("sections")
     if not isinstance(name, str) or not isinstance(sections, dict) or not all(isinstance(s, dict) for s in sections.values()):
         raise KindnetError(path, "schema %d" % SCHEMA, "is damaged, cluster_name or sections is missing", "Move it away. " + REINSTALL)
+    if "flavour" in sections.get("masq", {}):
+        sections["masq"] = _masq_of_0_1(sections["masq"])
     return Desired(name, sections)
+
+
+def _masq_of_0_1(section: Dict[str, Any]) -> Dict[str, Any]:
+    """As version 0.1 recorded it: there was iptables alone, by the names of its flavours."""
+    upgraded = {key: value for key, value in section.items() if key != "flavour"}
+    upgraded["backend"] = "iptables-%s" % section["flavour"]
+    if "former" in section:
+        upgraded["former"] = [["iptables-%s" % flavour, chain] for flavour, chain in section["former"]]
+    return upgraded
 
 
 def require_cluster_name(cluster_name: str) -> None:

@@ -48,7 +48,7 @@ SPARE_TIME = 20  # seconds beyond the wait for the lock, after which a program h
 LEAST_TIME = 2.0  # seconds, with less than which no program is started
 
 # linux/netfilter.h, linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h
-_NFPROTO = {"ipv4": 2, "ipv6": 10}
+_NFPROTO = {"inet": 1, "ipv4": 2, "ipv6": 10}
 _NETLINK_NETFILTER = 12
 _NFNL_SUBSYS_NFTABLES = 10
 _NFT_MSG_GETTABLE, _NFT_MSG_GETCHAIN = 1, 4
@@ -119,9 +119,8 @@ class Iptables:
             if not nft_has(family, "nat"):
                 return Found(None)
             if not nft_has(family, "nat", chain):
-                if self.installed(family):  # only to meet a table that iptables cannot work on before anything is recorded
-                    self._list(family, POSTROUTING, lock_wait)
-                return Found(None)
+                # Also to meet a table that iptables cannot work on before anything is recorded.
+                return Found(None, (self._list(family, POSTROUTING, lock_wait) or ()) if self.installed(family) else ())
         elif "nat" not in legacy_tables(family):
             return Found(None)
         rules = self._list(family, chain, lock_wait)
@@ -248,7 +247,7 @@ class Iptables:
                 said,
                 "the %s table holds rules made by nft itself, which iptables cannot work on; it is left as it is" % table,
                 "Look with 'nft list ruleset', move those rules to a table of their own,"
-                " or use the other flavour (of the roles: kindnet_iptables_flavour: legacy).",
+                " or use the other flavour (of the roles: kindnet_masq_backend: iptables-legacy, or nftables).",
             )
         if "can't initialize" in said or "do you need to insmod" in said:
             modules = "nf_nat, xt_MASQUERADE"
@@ -273,7 +272,7 @@ BACKENDS: Dict[str, Iptables] = {flavour: Iptables(flavour) for flavour in ("nft
 _INSTALL = {
     "nft": "Install the package iptables (RHEL 9 and its rebuilds: iptables-nft), or use the role kindnet.host.prerequisites.",
     "legacy": "Install the package iptables (RHEL 9 and its rebuilds: iptables-legacy, from EPEL),"
-    " or use the other flavour (of the roles: kindnet_iptables_flavour: nft).",
+    " or use another backend (of the roles: kindnet_masq_backend: iptables-nft, or nftables).",
 }
 
 
@@ -397,7 +396,7 @@ def run(argv: List[str], stdin: bytes, timeout: float) -> Result:
             actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(theirs)]
             pid = os.posix_spawn(argv[0], argv, ENVIRONMENT, file_actions=actions)
         except OSError as e:
-            raise KindnetError(argv[0], e.strerror, "cannot be run", "See that the package iptables is installed whole.")
+            raise KindnetError(argv[0], e.strerror, "cannot be run", "See that its package is installed whole.")
         finally:
             for fd in theirs:
                 os.close(fd)

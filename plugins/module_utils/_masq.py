@@ -7,13 +7,28 @@ from __future__ import annotations
 
 __metaclass__ = type
 
-import re
 from collections import namedtuple
 
 from ._errors import KindnetError
-from ._firewall import BACKENDS, default_flavour
+from ._firewall import BACKENDS, nft_has
 from ._plan import Plan, Problem
-from ._plan_chain import FAMILIES, FLAVOURS, Place, chain_subject, command, family_of, is_ours, leads_to, plan_chain, plan_removal, shown
+from ._plan_chain import (
+    FAMILIES,
+    FLAVOURS,
+    LAST,
+    NFT_PLACE,
+    NFT_TABLE,
+    Masquerading,
+    Place,
+    chain_subject,
+    command,
+    family_of,
+    is_ours,
+    leads_to,
+    plan_chain,
+    plan_removal,
+    shown,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,78 +37,122 @@ if TYPE_CHECKING:
     from ._converge import Section
     from ._plan import Change
     from ._plan_chain import Found
+    from ._plan_table import Table
+
+    Look = Union[Found, Optional[Table], KindnetError]
 
     class Actual(NamedTuple):
         """What the nat tables hold of ours, or why one could not be read."""
 
-        wanted: Tuple[Tuple[Place, Union[Found, KindnetError]], ...]  # one per family in use
-        leftovers: Tuple[Tuple[Place, str, Union[Found, KindnetError]], ...]  # places where a chain of ours may still be, and must not
+        wanted: Tuple[Tuple[Place, Look], ...]  # one per family in use; of nftables, one for both
+        leftovers: Tuple[Tuple[Place, str, Look], ...]  # places where a chain of ours may still be, and must not
+        notes: Tuple[str, ...] = ()
 else:
-    Actual = namedtuple("Actual", "wanted leftovers")
+    Actual = namedtuple("Actual", "wanted leftovers notes", defaults=((),))
 
 SECTION = "masq"
 KNOWN_BY_RECORD = True  # a chain of this name may be kindnetd's
 
-LONGEST_LOCK_WAIT = 60
-LONGEST_CHAIN = 28  # XT_EXTENSION_MAXNAMELEN of the kernel, less its NUL
-CHAIN = re.compile(r"[A-Za-z0-9_.:+][A-Za-z0-9_.:+-]*")
-
-# Names that a rule takes for something else than a chain: built-in chains, verdicts and targets. A target's extension would win over a
-# chain of its name, so a jump to that chain would not even be one.
-RESERVED = frozenset((
-    "INPUT", "OUTPUT", "FORWARD", "PREROUTING", "POSTROUTING", "BROUTING", "ACCEPT", "DROP", "QUEUE", "RETURN", "CONTINUE", "ERROR",
-    "standard", "AUDIT", "CHECKSUM", "CLASSIFY", "CLUSTERIP", "CONNMARK", "CONNSECMARK", "CT", "DNAT", "DNPT", "DSCP", "ECN", "HL",
-    "HMARK", "IDLETIMER", "LED", "LOG", "MARK", "MASQUERADE", "MIRROR", "NETMAP", "NFLOG", "NFQUEUE", "NOTRACK", "RATEEST", "REDIRECT",
-    "REJECT", "SAME", "SECMARK", "SET", "SNAT", "SNPT", "SYNPROXY", "TARPIT", "TCPMSS", "TCPOPTSTRIP", "TEE", "TOS", "TPROXY", "TRACE",
-    "TTL", "ULOG",
-))
+NFTABLES = "nftables"
+NAMES = tuple("iptables-%s" % flavour for flavour in FLAVOURS) + (NFTABLES,)  # of the backends
+LINK_LOCAL = {"ipv4": ("masquerade_link_local", "169.254.0.0/16"), "ipv6": ("masquerade_link_local_ipv6", "fe80::/10")}
 
 
 def resolve(params: Dict[str, Any], recorded: Optional[Section]) -> Section:
-    """The section: ``cluster_cidrs`` in the order given, ``chain``, ``flavour`` (decided), ``lock_wait``, and ``former``, the flavours and names
-    under which our chain is to be found no more, if there are any. A pass clears those too, so a converge that
-    was killed between recording a new name and dropping the old chain leaves nothing behind.
+    """The section: ``cluster_cidrs`` in the order given, ``chain``, ``backend`` (decided), ``auto`` if it was not given, ``lock_wait``, of the
+    other options those that are not as kindnetd has it, and ``former``, the backends and names under which our chain is to be found
+    no more, if there are any. A pass clears those too, so a converge that was killed between recording a new name
+    and dropping the old chain leaves nothing behind.
     """
-    chain = _chain_name(params["chain"])
-    lock_wait = params["lock_wait"]
-    if not 1 <= lock_wait <= LONGEST_LOCK_WAIT:
-        raise KindnetError(
-            "lock_wait", lock_wait, "is not between 1 and %d seconds" % LONGEST_LOCK_WAIT, "A pass every 10 s tries again anyway; write 5."
-        )
+    from . import _masq_options
+
+    lock_wait = _masq_options.lock_wait(params["lock_wait"])
     former = [tuple(place) for place in (recorded or {}).get("former", ())]
     if recorded:
-        former.append((recorded["flavour"], recorded["chain"]))
+        former.append((recorded["backend"], recorded["chain"]))
+    asked = params["backend"]
     if params["state"] == "absent":
-        flavours = FLAVOURS if params["flavour"] == "auto" else (params["flavour"],)
-        former += [(flavour, chain) for flavour in flavours]
+        chain = _masq_options.chain_name(params["chain"])
+        former += [(backend, chain) for backend in (NAMES if asked == "auto" else (asked,))]
         return {"state": "absent", "former": _distinct(former), "lock_wait": lock_wait}
-    cidrs = networks(params["cluster_cidrs"] or [])
-    families = sorted({family_of(cidr) for cidr in cidrs})
-    holders = [flavour for flavour in FLAVOURS if any(BACKENDS[flavour].has_chain(family, chain, lock_wait) for family in FAMILIES)]
+    section = _masq_options.canonical(params)
+    chain = section["chain"]
+    holders = [backend for backend in NAMES if _holds(backend, chain, lock_wait)]
     if not recorded or recorded["chain"] != chain:
         for holder in holders:
-            _refuse_chain_of_others(holder, chain, lock_wait)
-    flavour = params["flavour"]
-    if flavour == "auto":
-        if recorded and recorded["flavour"] in holders:
-            flavour = recorded["flavour"]
-        elif len(holders) == 1:
-            flavour = holders[0]
-        else:
-            flavour = flavour_today(chain)[0]
+            if holder != NFTABLES:
+                _refuse_chain_of_others(holder, chain, lock_wait)
+    if asked == "auto":
+        section["auto"] = True
+        section["backend"] = _backend_of_auto(chain, holders, recorded, bool(params["tools_predicted"]))
+    else:
+        section["backend"] = asked
+    if section["backend"] == NFTABLES:
+        _masq_options.refuse_for_nftables(section)
+        _refuse_table_of_others(chain)
     if not params["tools_predicted"]:
-        for family in families:
-            BACKENDS[flavour].require(family)
+        _require(section)
     former += [(holder, chain) for holder in holders]
-    section = {"cluster_cidrs": cidrs, "chain": chain, "flavour": flavour, "lock_wait": lock_wait}
-    left = [place for place in _distinct(former) if place != [flavour, chain]]
+    left = [place for place in _distinct(former) if place != [section["backend"], chain]]
     if left:
         section["former"] = left
     return section
 
 
-def _refuse_chain_of_others(flavour: str, chain: str, lock_wait: int) -> None:
+def _backend_of_auto(chain: str, holders: Sequence[str], recorded: Optional[Section], tools_predicted: bool) -> str:
+    """Where the chain is, so that a host does not go back and forth with the rules of others; else where those are."""
+    if recorded and recorded["backend"] in holders:
+        backend: str = recorded["backend"]
+        return backend
+    if len(holders) == 1:
+        return holders[0]
+    from ._masq_backend import backend_today
+
+    return backend_today(chain, tools_predicted).backend
+
+
+def _holds(backend: str, chain: str, lock_wait: int) -> bool:
+    """Whether our chain is in a backend. Any iptables chain of the name counts; a table of nftables only if it is ours."""
+    if backend != NFTABLES:
+        return any(BACKENDS[_flavour(backend)].has_chain(family, chain, lock_wait) for family in FAMILIES)
+    from . import _nftables, _plan_table
+
+    return _nftables.has_table() and _nftables.installed() and _plan_table.is_ours(_nftables.read(chain))
+
+
+def _require(section: Section) -> None:
+    if section["backend"] == NFTABLES:
+        from . import _nftables
+
+        _nftables.require()
+        return
+    for family in _families(section):
+        BACKENDS[_flavour(section["backend"])].require(family)
+
+
+def _flavour(backend: str) -> str:
+    return backend[len("iptables-"):]
+
+
+def _refuse_table_of_others(chain: str) -> None:
+    from . import _nftables, _plan_table
+
+    if not (_nftables.installed() and _nftables.has_table()):
+        return
+    found = _nftables.read(chain)
+    if found is not None and not _plan_table.is_ours(found):
+        raise KindnetError(
+            "backend",
+            NFTABLES,
+            "needs a table inet %s of its own, and there is one of somebody else's: %s; nothing was changed"
+            % (NFT_TABLE, _plan_table.described(found)),
+            "See 'nft list table inet %s'; delete it if it is a leftover, or take another backend." % NFT_TABLE,
+        )
+
+
+def _refuse_chain_of_others(backend: str, chain: str, lock_wait: int) -> None:
     """Raise if a chain that nobody recorded is not ours, nor kindnetd's."""
+    flavour = _flavour(backend)
     for family in FAMILIES:
         found = BACKENDS[flavour].read_for_removal(family, chain, lock_wait)
         if is_ours(chain, found):
@@ -108,76 +167,102 @@ def _refuse_chain_of_others(flavour: str, chain: str, lock_wait: int) -> None:
         )
 
 
-def flavour_today(chain: str) -> Tuple[str, str]:
-    """What ``flavour: auto`` would choose now if there was no chain of ours yet, and why.
-
-    The flavour with more rules and chains of others; if neither has more, what plain ``iptables`` is. A pass never asks.
-    """
-    counts = {flavour: BACKENDS[flavour].count_others(chain) for flavour in FLAVOURS}
-    why = ", ".join("%d rules and chains of others in iptables-%s" % (counts[flavour], flavour) for flavour in FLAVOURS)
-    if counts["nft"] != counts["legacy"]:
-        return max(FLAVOURS, key=lambda flavour: counts[flavour]), why
-    default = default_flavour()
-    return default or "nft", why + ("; plain iptables is iptables-%s" % default if default else "; iptables is not installed")
-
-
 def read(section: Section, recorded: Optional[Section]) -> Actual:
-    """Two processes per family in use, where there is anything to read at all.
+    """Two processes per family in use, of nftables one for both, where there is anything to read at all.
 
     A family that cannot be read does not keep the other one from being repaired. If none can, that is the failure.
     """
-    lock_wait = section["lock_wait"]
-    wanted: List[Tuple[Place, Union[Found, KindnetError]]] = []
-    for family in _families(section):
-        place = Place(section["flavour"], family)
-        try:
-            wanted.append((place, BACKENDS[place.flavour].read(family, section["chain"], lock_wait)))
-        except KindnetError as e:
-            wanted.append((place, e))
-    leftovers: List[Tuple[Place, str, Union[Found, KindnetError]]] = []
-    for place, chain in _places_to_clear(section):
-        try:
-            leftovers.append((place, chain, BACKENDS[place.flavour].read_for_removal(place.family, chain, lock_wait)))
-        except KindnetError as e:
-            leftovers.append((place, chain, e))
-    errors = [found for _unused, found in wanted if isinstance(found, KindnetError)]
-    if not wanted:  # state: absent
-        errors = [found for _unused, _unused2, found in leftovers if isinstance(found, KindnetError)]
+    wanted = [(place, _look(place, section["chain"], section["lock_wait"], False)) for place in _wanted_places(section)]
+    leftovers = [(place, chain, _look(place, chain, section["lock_wait"], True)) for place, chain in _places_to_clear(section)]
+    looks = [found for _unused, found in wanted] or [found for _unused, _unused2, found in leftovers]  # none is wanted of state "absent"
+    errors = [found for found in looks if isinstance(found, KindnetError)]
     if errors and len(errors) >= len(wanted):
         raise errors[0]
-    return Actual(tuple(wanted), tuple(leftovers))
+    return Actual(tuple(wanted), tuple(leftovers), () if recorded is None else _backend_notes(section))
+
+
+def _look(place: Place, chain: str, lock_wait: int, for_removal: bool) -> Look:
+    try:
+        if place != NFT_PLACE:
+            backend = BACKENDS[place.flavour]
+            return (backend.read_for_removal if for_removal else backend.read)(place.family, chain, lock_wait)
+        if not nft_has(NFT_PLACE.family, NFT_TABLE):
+            return None
+        from . import _nftables
+
+        return _nftables.read(chain)
+    except KindnetError as e:
+        return e
+
+
+def _backend_notes(section: Section) -> Tuple[str, ...]:
+    """Which backend auto decided for, and why; converge only."""
+    if not section.get("auto"):
+        return ()
+    from . import _masq_backend
+
+    try:
+        return _masq_backend.notes(section)
+    except KindnetError as e:
+        return ("backend: %s is in use; why auto would choose it cannot be told today: %s" % (section["backend"], e),)
 
 
 def plan(section: Section, actual: Actual) -> Plan:
-    absent = section.get("state") == "absent"
     changes: List[Change] = []
     problems: List[Problem] = []
-    notes: List[str] = []
+    notes: List[str] = list(actual.notes)
     details: Dict[str, Dict[str, Any]] = {}
     for place, found in actual.wanted:
         if isinstance(found, KindnetError):
             problems.append(Problem("%s nat" % command(place), str(found)))
             continue
-        part = plan_chain(place, section["chain"], _cidrs_of(section, place.family), found)
+        part = _plan_wanted(section, place, found)
         changes += part.changes
         details[place.family] = _detail(place, section["chain"], found, part)
     for place, chain, found in actual.leftovers:
         if isinstance(found, KindnetError):
-            problems.append(Problem(chain_subject(place, chain), str(found)))
+            problems.append(Problem(_subject(place, chain), str(found)))
             continue
-        if not is_ours(chain, found):
-            notes.append("%s is somebody else's by now, and stays" % chain_subject(place, chain))
+        if not _is_ours(place, chain, found):
+            notes.append("%s is somebody else's by now, and stays" % _subject(place, chain))
             continue
-        if absent:
-            reason = "state is absent"
-        elif chain == section["chain"] and place.flavour == section["flavour"]:
-            reason = "no cluster CIDR is %s" % {"ipv4": "IPv4", "ipv6": "IPv6"}[place.family]
-        else:
-            reason = "the chain is now nat/%s in flavour %s" % (section["chain"], section["flavour"])
-        part = plan_removal(place, chain, found, reason)
+        part = _plan_leftover(section, place, chain, found)
         changes += part.changes
         problems += part.problems
     return Plan(tuple(changes), tuple(problems), tuple(notes), details)
+
+
+def _plan_wanted(section: Section, place: Place, found: Any) -> Plan:
+    position = section.get("jump_position", LAST)
+    if place != NFT_PLACE:
+        return plan_chain(place, section["chain"], masquerading(section, place.family), found, position)
+    from ._plan_table import plan_table, wanted_table
+
+    return plan_table(wanted_table(section["chain"], {family: masquerading(section, family) for family in _families(section)}, position), found)
+
+
+def _plan_leftover(section: Section, place: Place, chain: str, found: Any) -> Plan:
+    if section.get("state") == "absent":
+        reason = "state is absent"
+    elif [_backend_of(place), chain] == [section["backend"], section["chain"]]:
+        reason = "no cluster CIDR is %s" % {"ipv4": "IPv4", "ipv6": "IPv6"}[place.family]
+    else:
+        reason = "the chain is now %s by %s" % (section["chain"], section["backend"])
+    if place != NFT_PLACE:
+        return plan_removal(place, chain, found, reason)
+    from ._plan_table import plan_table_removal
+
+    return plan_table_removal(found, reason)
+
+
+def _is_ours(place: Place, chain: str, found: Any) -> bool:
+    if place != NFT_PLACE:
+        return is_ours(chain, found)
+    if found is None:
+        return True
+    from . import _plan_table
+
+    return _plan_table.is_ours(found)
 
 
 def apply(section: Section, plan: Plan) -> Tuple[Problem, ...]:
@@ -186,24 +271,55 @@ def apply(section: Section, plan: Plan) -> Tuple[Problem, ...]:
     for change in plan.changes:
         by_place.setdefault(change.op.place, []).append(change)
     wanted = _wanted_places(section)
-    failed = {place.family for place in wanted if place.family not in plan.details}
+    failed = {family for place in wanted if place.family not in plan.details for family in _families_of(place)}
     problems = []
     for place, changes in by_place.items():
-        if place.family in failed and place not in wanted:
+        if place not in wanted and failed.intersection(_families_of(place)):
             message = "left as it is, since what replaces it is not in place"
             problems += [Problem(change.subject, message) for change in changes]
             continue
         try:
-            edits = [edit for change in changes for edit in change.op.edits]
-            BACKENDS[place.flavour].commit(place.family, edits, section["lock_wait"])
+            _commit(place, changes, section["lock_wait"])
         except KindnetError as e:
-            failed.add(place.family)
+            failed.update(_families_of(place))
             problems.append(Problem(changes[0].subject, str(e)))
             problems += [Problem(change.subject, "not changed either, it was the same transaction") for change in changes[1:]]
     return tuple(problems)
 
 
-def _detail(place: Place, chain: str, found: Found, part: Plan) -> Dict[str, Any]:
+def _commit(place: Place, changes: Sequence[Change], lock_wait: int) -> None:
+    if place != NFT_PLACE:
+        edits = [edit for change in changes for edit in change.op.edits]
+        BACKENDS[place.flavour].commit(place.family, edits, lock_wait)
+        return
+    from . import _nftables
+
+    for change in changes:  # of a table there is one
+        _nftables.commit(change.op)
+
+
+def masquerading(section: Section, family: str) -> Masquerading:
+    """What the section says of one family."""
+
+    def of_family(field: str) -> Tuple[str, ...]:
+        return tuple(cidr for cidr in section.get(field, ()) if family_of(cidr) == family)
+
+    option, link_local = LINK_LOCAL[family]
+    spared = of_family("cluster_cidrs") + of_family("non_masquerade_cidrs")
+    if not section.get(option, True):
+        spared += (link_local,)
+    return Masquerading(
+        tuple(dict.fromkeys(spared)), of_family("masquerade_cidrs"), of_family("source_cidrs"), bool(section.get("random_fully"))
+    )
+
+
+def _detail(place: Place, chain: str, found: Any, part: Plan) -> Dict[str, Any]:
+    if place == NFT_PLACE:
+        from . import _plan_table
+
+        rules = [] if found is None else [_plan_table.shown(rule) for rule in found.entry + (found.rules or ())]
+        sets = {} if found is None else {name: [_plan_table.spell(name, one) for one in found.sets[name]] for name in found.sets}
+        return {"command": command(place), "rules": rules, "sets": sets, "table": part.changes[0].reason if part.changes else "right"}
     reasons = {change.subject: change.reason for change in part.changes}
     return {
         "command": command(place),
@@ -213,75 +329,42 @@ def _detail(place: Place, chain: str, found: Found, part: Plan) -> Dict[str, Any
     }
 
 
-def _cidrs_of(section: Section, family: str) -> List[str]:
-    return [cidr for cidr in section.get("cluster_cidrs", ()) if family_of(cidr) == family]
+def _subject(place: Place, chain: str) -> str:
+    return "nft table inet %s" % NFT_TABLE if place == NFT_PLACE else chain_subject(place, chain)
 
 
 def _families(section: Section) -> List[str]:
-    return [family for family in FAMILIES if _cidrs_of(section, family)]
+    return [family for family in FAMILIES if any(family_of(cidr) == family for cidr in section.get("cluster_cidrs", ()))]
+
+
+def _families_of(place: Place) -> Sequence[str]:
+    return FAMILIES if place == NFT_PLACE else (place.family,)
+
+
+def _backend_of(place: Place) -> str:
+    return NFTABLES if place == NFT_PLACE else "iptables-%s" % place.flavour
+
+
+def _places_of(backend: str, families: Sequence[str]) -> List[Place]:
+    return [NFT_PLACE] if backend == NFTABLES else [Place(_flavour(backend), family) for family in families]
 
 
 def _wanted_places(section: Section) -> List[Place]:
-    return [Place(section["flavour"], family) for family in _families(section)]
+    return _places_of(section["backend"], _families(section)) if "backend" in section else []
 
 
 def _places_to_clear(section: Section) -> List[Tuple[Place, str]]:
-    """Where a chain of ours may be and must not: former names and flavours, and a family without a cluster CIDR."""
+    """Where a chain of ours may be and must not: former names and backends, and a family without a cluster CIDR."""
     places = []
-    if "flavour" in section:
+    if section.get("backend", NFTABLES) != NFTABLES:
         used = _families(section)
-        places += [(Place(section["flavour"], family), section["chain"]) for family in FAMILIES if family not in used]
-    for flavour, chain in section.get("former", ()):
-        places += [(Place(flavour, family), chain) for family in FAMILIES]
+        places += [(place, section["chain"]) for place in _places_of(section["backend"], [f for f in FAMILIES if f not in used])]
+    for backend, chain in section.get("former", ()):
+        if backend != NFTABLES or section.get("backend") != NFTABLES:  # our table of another chain is the wanted one, laid anew
+            places += [(place, chain) for place in _places_of(backend, FAMILIES)]
     return places
 
 
 def _distinct(places: Sequence[Any]) -> List[List[str]]:
     """Each once, as lists, in the form that JSON gives back."""
     return [list(place) for place in dict.fromkeys(tuple(place) for place in places)]
-
-
-def _chain_name(name: str) -> str:
-    if not CHAIN.fullmatch(name):
-        problem = "is not the name of a chain: letters, digits and _ . : + - only, and no dash in front"
-    elif len(name) > LONGEST_CHAIN:
-        problem = "has %d characters, iptables takes at most %d" % (len(name), LONGEST_CHAIN)
-    elif name in RESERVED:
-        problem = "means something else to iptables: a built-in chain, a verdict or a target"
-    else:
-        return name
-    raise KindnetError("chain", repr(name), problem, "Write a name of its own, such as KIND-MASQ-AGENT.")
-
-
-def networks(cidrs: Sequence[str]) -> List[str]:
-    """The networks in canonical text, in the order given."""
-    import ipaddress  # converge only: a pass trusts what is recorded
-
-    if not cidrs:
-        raise KindnetError("cluster_cidrs", "[]", "is empty", "Write the cluster's pod range, such as 10.244.0.0/16.")
-    canonical: List[str] = []
-    for cidr in cidrs:
-        try:
-            if not re.fullmatch(r"[0-9A-Fa-f.:]+/[0-9]{1,3}", cidr):
-                raise ValueError("not of the form ADDRESS/PREFIX LENGTH")
-            interface = ipaddress.ip_interface(cidr)
-        except ValueError as e:
-            raise KindnetError("cluster_cidrs", repr(cidr), "is not a network (%s)" % e, "Write it like 10.244.0.0/16 or fd00:10:244::/56.")
-        network = interface.network
-        if interface.ip != network.network_address:
-            raise KindnetError("cluster_cidrs", cidr, "has host bits set", "Write %s." % network)
-        if not network.prefixlen:
-            raise KindnetError("cluster_cidrs", cidr, "is everything, so nothing would be masqueraded", "Write the range of the cluster's pods.")
-        text = _text(network)
-        if text in canonical:
-            raise KindnetError("cluster_cidrs", cidr, "is there twice", "Write it once.")
-        canonical.append(text)
-    return canonical
-
-
-def _text(network: Any) -> str:
-    """As iptables prints it: by the C library, whose ::ffff:10.0.0.0 Python writes in another way."""
-    import socket
-
-    family = socket.AF_INET6 if network.version == 6 else socket.AF_INET
-    return "%s/%d" % (socket.inet_ntop(family, network.network_address.packed), network.prefixlen)

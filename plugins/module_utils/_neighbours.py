@@ -89,7 +89,7 @@ LONGEST_LOCK_WAIT = 60
 def resolve(params: Dict[str, Any], recorded: Optional[Section]) -> Section:
     """See :class:`_converge.Concern`. A host with no neighbour to handle gets the section of one that is taken out."""
     from . import _daemons
-    from ._masq import networks
+    from ._masq_options import cluster_networks
 
     lock_wait = params["lock_wait"]
     if not 1 <= lock_wait <= LONGEST_LOCK_WAIT:
@@ -97,7 +97,7 @@ def resolve(params: Dict[str, Any], recorded: Optional[Section]) -> Section:
     folders = list((recorded or {}).get("folders", ()))
     if params["state"] == "absent":
         return {"state": "absent", "lock_wait": lock_wait, "folders": folders}
-    cidrs = networks(params["cluster_cidrs"] or [])
+    cidrs = cluster_networks(params["cluster_cidrs"] or [])
     left = [item for item in ITEMS if not params["manage_" + item]]
     files = {}
     daemons = _daemons.look()

@@ -19,15 +19,24 @@ from ._plan import Change, Plan, Problem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import List, NamedTuple, Optional, Sequence, Tuple
+    from typing import Callable, Hashable, List, NamedTuple, Optional, Sequence, Tuple, TypeVar
 
+    T = TypeVar("T")
     Tokens = Tuple[str, ...]
 
     class Place(NamedTuple):
-        """One nat table."""
+        """One nat table: of a flavour of iptables, or our own of nftables, which has both families."""
 
-        flavour: str  # "nft" or "legacy"
-        family: str  # "ipv4" or "ipv6"
+        flavour: str  # "nft" or "legacy"; "nftables"
+        family: str  # "ipv4" or "ipv6"; "inet"
+
+    class Masquerading(NamedTuple):
+        """What is masqueraded of one family, as networks in canonical text."""
+
+        spared: Tuple[str, ...]  # destinations that see the sender's own address
+        destinations: Tuple[str, ...] = ()  # of the others only these are masqueraded; () for all
+        sources: Tuple[str, ...] = ()  # only what these send; () for everybody
+        random_fully: bool = False  # choose source ports at random
 
     class Found(NamedTuple):
         """What a nat table holds of ours."""
@@ -51,19 +60,23 @@ if TYPE_CHECKING:
         edits: Tuple[Edit, ...]
 else:
     Place = namedtuple("Place", "flavour family")
+    Masquerading = namedtuple("Masquerading", "spared destinations sources random_fully", defaults=((), (), False))
     Found = namedtuple("Found", "rules postrouting references", defaults=((), ()))
     Edit = namedtuple("Edit", "verb chain rules position", defaults=((), 0))
     Op = namedtuple("Op", "place edits")
 
 FLAVOURS = ("nft", "legacy")
 FAMILIES = ("ipv4", "ipv6")
+NFT_PLACE = Place("nftables", "inet")
+NFT_TABLE = "kindnet"  # our table of nftables
 POSTROUTING = "POSTROUTING"
+LAST, FIRST, BEFORE = "last", "first", "before "  # where the jump stands in POSTROUTING; the third is followed by a chain or target
 
 OWN_COMMENT = '--comment "kind-masq-agent: '  # how the comments of all our rules, and of kindnetd's, begin
 RETURN_COMMENT = "kind-masq-agent: local traffic is not subject to MASQUERADE"
 MASQUERADE_COMMENT = "kind-masq-agent: outbound traffic is subject to MASQUERADE (must be last in chain)"
 JUMP_COMMENT = "kind-masq-agent: ensure nat POSTROUTING directs all non-LOCAL destination traffic to our custom %s chain"
-MASQUERADE = '-m comment --comment "%s" -j MASQUERADE' % MASQUERADE_COMMENT
+EVERYTHING = ("0.0.0.0/0", "::/0")
 
 # A comment may hold a line break, which iptables prints as it is, inside the quotes: lines end only outside of them. Otherwise
 # somebody's comment could pass for a rule.
@@ -76,15 +89,32 @@ MOST_NAMED = 6  # faults and rules named in one message; the rest is counted
 
 def command(place: Place) -> str:
     """The program of a place, which is also what an operator would type to look at it."""
+    if place == NFT_PLACE:
+        return "nft"
     return "%s-%s" % ("iptables" if place.family == "ipv4" else "ip6tables", place.flavour)
 
 
 def return_rule(cidr: str) -> str:
-    return '-d %s -m comment --comment "%s" -j RETURN' % (cidr, RETURN_COMMENT)
+    return _addressed("", cidr) + '-m comment --comment "%s" -j RETURN' % RETURN_COMMENT
 
 
-def wanted_rules(cidrs: Sequence[str]) -> Tuple[str, ...]:
-    return tuple(return_rule(cidr) for cidr in cidrs) + (MASQUERADE,)
+def masquerade_rule(source: str = "", destination: str = "", random_fully: bool = False) -> str:
+    end = " --random-fully" if random_fully else ""
+    return _addressed(source, destination) + '-m comment --comment "%s" -j MASQUERADE%s' % (MASQUERADE_COMMENT, end)
+
+
+def wanted_rules(masquerading: Masquerading) -> Tuple[str, ...]:
+    """The rules of the chain: with no more than cluster CIDRs to spare, those of kindnetd to the letter."""
+    return tuple(return_rule(cidr) for cidr in masquerading.spared) + tuple(
+        masquerade_rule(source, destination, masquerading.random_fully)
+        for source in masquerading.sources or ("",)
+        for destination in masquerading.destinations or ("",)
+    )
+
+
+def _addressed(source: str, destination: str) -> str:
+    # iptables prints no network that is everything.
+    return "".join("%s %s " % (flag, cidr) for flag, cidr in (("-s", source), ("-d", destination)) if cidr and cidr not in EVERYTHING)
 
 
 def wanted_jump(chain: str) -> str:
@@ -125,23 +155,26 @@ def is_ours(chain: str, found: Found) -> bool:
     )
 
 
-def plan_chain(place: Place, chain: str, cidrs: Sequence[str], found: Found) -> Plan:
-    """What it takes for ``chain`` to spare ``cidrs`` from masquerading, last of all masquerade, and be entered by one jump."""
+def plan_chain(place: Place, chain: str, masquerading: Masquerading, found: Found, position: str = LAST) -> Plan:
+    """What it takes for ``chain`` to say what is masqueraded, and to be entered by one jump, which stands where ``position`` says.
+
+    ``last`` is where a missing jump is put; one that is there may stand anywhere. The other positions are enforced.
+    """
     changes = []
-    wanted = wanted_rules(cidrs)
-    faults = chain_faults(wanted, found.rules)
+    wanted = wanted_rules(masquerading)
+    faults = ["chain missing"] if found.rules is None else chain_faults(wanted, found.rules, tokens, _name)
     if faults:
         changes.append(
             Change(
                 chain_subject(place, chain),
                 "add" if found.rules is None else "replace",
-                "" if found.rules is None else _listed(found.rules) or "empty",
-                _listed(wanted),
-                _named(faults),
+                "" if found.rules is None else listed(found.rules) or "empty",
+                listed(wanted),
+                named(faults),
                 Op(place, (Edit("lay", chain, wanted),)),
             )
         )
-    jump = _plan_jump(place, chain, found)
+    jump = _plan_jump(place, chain, found, position)
     if jump:
         changes.append(jump)
     return Plan(tuple(changes))
@@ -160,16 +193,16 @@ def plan_removal(place: Place, chain: str, found: Found, reason: str) -> Plan:
     jumps = [rule for rule in found.postrouting if leads_to(rule, chain)]
     if jumps:
         deletions = tuple(Edit("delete", POSTROUTING, (rule,)) for rule in jumps)
-        changes.append(Change(jump_subject(place, chain), "remove", _listed(jumps), "", reason, Op(place, deletions)))
+        changes.append(Change(jump_subject(place, chain), "remove", listed(jumps), "", reason, Op(place, deletions)))
     drop = Op(place, (Edit("drop", chain),))
-    changes.append(Change(chain_subject(place, chain), "remove", _listed(found.rules) or "empty", "", reason, drop))
+    changes.append(Change(chain_subject(place, chain), "remove", listed(found.rules) or "empty", "", reason, drop))
     return Plan(tuple(changes))
 
 
 def still_used(place: Place, found: Found) -> Tuple[str, str]:
     """The problem and the remedy of a chain that has to go while rules which are not ours lead to it."""
     return (
-        "is still in use by rules that are not ours: %s" % _named(["'%s'" % shown(rule) for rule in found.references]),
+        "is still in use by rules that are not ours: %s" % named(["'%s'" % shown(rule) for rule in found.references]),
         "Delete those with '%s -t nat -D ...' first; until then the chain stays as it is." % command(place),
     )
 
@@ -182,12 +215,11 @@ def jump_subject(place: Place, chain: str) -> str:
     return "%s jump nat/%s to %s" % (command(place), POSTROUTING, chain)
 
 
-def chain_faults(wanted: Sequence[str], found: Optional[Sequence[str]]) -> List[str]:
-    """What is wrong with a chain, fault by fault; empty exactly when it is the wanted one."""
-    if found is None:
-        return ["chain missing"]
-    have = [tokens(rule) for rule in found]
-    want = [tokens(rule) for rule in wanted]
+def chain_faults(wanted: Sequence[T], found: Sequence[T], key: Callable[[T], Hashable], name: Callable[[T], str]) -> List[str]:
+    """What is wrong with a chain, fault by fault; empty exactly when it is the wanted one. Rules of any backend: ``key`` tells whether
+    two are the same, ``name`` what a person calls one."""
+    have = [key(rule) for rule in found]
+    want = [key(rule) for rule in wanted]
     if have == want:
         return []
     if not have:
@@ -198,46 +230,59 @@ def chain_faults(wanted: Sequence[str], found: Optional[Sequence[str]]) -> List[
     for words, rule in zip(want, wanted):
         count = have.count(words)
         if not count:
-            faults.append("%s missing" % _name(rule))
+            faults.append("%s missing" % name(rule))
         elif count > 1:
-            faults.append("%s %s" % (_name(rule), "doubled" if count == 2 else "there %d times" % count))
+            faults.append("%s %s" % (name(rule), "doubled" if count == 2 else "there %d times" % count))
         if count and have.index(words) > end:
-            faults.append("%s is dead behind MASQUERADE" % _name(rule))
+            faults.append("%s is dead behind MASQUERADE" % name(rule))
     known = set(want)
     for position, words in enumerate(have):
         if words not in known:
-            what = "%s is not wanted" % _name(found[position])
+            what = "%s is not wanted" % name(found[position])
             faults.append(what + (", and dead behind MASQUERADE" if position > end else ""))
     return faults or ["rules out of order"]
 
 
-def _plan_jump(place: Place, chain: str, found: Found) -> Optional[Change]:
+def _plan_jump(place: Place, chain: str, found: Found, position: str) -> Optional[Change]:
     wanted = wanted_jump(chain)
-    jumps = [(position, rule) for position, rule in enumerate(found.postrouting, 1) if leads_to(rule, chain)]
+    jumps = [(number, rule) for number, rule in enumerate(found.postrouting, 1) if leads_to(rule, chain)]
+    others = [rule for rule in found.postrouting if not leads_to(rule, chain)]
     wrong = [rule for _unused, rule in jumps if tokens(rule) != tokens(wanted)]
-    if len(jumps) == 1 and not wrong:
-        return None  # wherever it stands: rules that others appended behind it later are none of our business
-    if not jumps:
-        edits: Tuple[Edit, ...] = (Edit("append", POSTROUTING, (wanted,)),)
-        reason = "jump missing"
-        before = ""
+    most = _most_ahead(others, position)
+    late = len(jumps) == 1 and jumps[0][0] - 1 > most
+    if len(jumps) == 1 and not wrong and not late:
+        return None  # with "last" wherever it stands: rules that others appended behind it later are none of our business
+    # By their text and not by their number: somebody else's rule may have moved them since they were read.
+    edits = tuple(Edit("delete", POSTROUTING, (rule,)) for _unused, rule in jumps)
+    ahead = min(jumps[0][0] - 1 if jumps else len(others), most)
+    if ahead == len(others):
+        edits += (Edit("append", POSTROUTING, (wanted,)),)
     else:
-        # By their text and not by their number: somebody else's rule may have moved them since they were read.
-        edits = tuple(Edit("delete", POSTROUTING, (rule,)) for _unused, rule in jumps)
-        first = jumps[0][0]
-        if first > len(found.postrouting) - len(jumps):
-            edits += (Edit("append", POSTROUTING, (wanted,)),)
-        else:
-            edits += (Edit("insert", POSTROUTING, (wanted,), first),)
-        faults = ["rule '%s' is not the wanted jump" % shown(rule) for rule in wrong]
-        if len(jumps) > 1:
-            count = "jump doubled" if len(jumps) == 2 else "jump there %d times" % len(jumps)
-            faults.insert(0, "%s, as rules %s" % (count, _named([str(position) for position, _unused in jumps])))
-        reason = _named(faults)
-        before = _listed([rule for _unused, rule in jumps])
+        edits += (Edit("insert", POSTROUTING, (wanted,), ahead + 1),)
+    faults = ["rule '%s' is not the wanted jump" % shown(rule) for rule in wrong]
+    if len(jumps) > 1:
+        count = "jump doubled" if len(jumps) == 2 else "jump there %d times" % len(jumps)
+        faults.insert(0, "%s, as rules %s" % (count, named([str(number) for number, _unused in jumps])))
+    if late:
+        faults.append("jump is rule %d, behind '%s'" % (jumps[0][0], shown(others[most])))
     return Change(
-        jump_subject(place, chain), "replace" if jumps else "add", before, _listed([wanted]), reason, Op(place, edits)
+        jump_subject(place, chain),
+        "replace" if jumps else "add",
+        listed([rule for _unused, rule in jumps]),
+        listed([wanted]),
+        named(faults) if jumps else "jump missing",
+        Op(place, edits),
     )
+
+
+def _most_ahead(others: Sequence[str], position: str) -> int:
+    """How many rules of others may stand ahead of our jump."""
+    if position == FIRST:
+        return 0
+    if position == LAST:
+        return len(others)
+    target = position[len(BEFORE):]
+    return next((ahead for ahead, rule in enumerate(others) if leads_to(rule, target)), len(others))
 
 
 def shown(rule: str) -> str:
@@ -250,19 +295,21 @@ def shown(rule: str) -> str:
 
 
 def _name(rule: str) -> str:
+    """What a person calls a rule of the chain."""
     words = tokens(rule)
-    if words == tokens(MASQUERADE):
+    if words == tokens(masquerade_rule()):
         return "MASQUERADE"
-    if len(words) > 1 and words[0] == "-d" and words == tokens(return_rule(words[1])):
-        return "RETURN for %s" % words[1]
+    cidr = words[1] if words[:1] == ("-d",) and len(words) > 1 else ""
+    if words == tokens(return_rule(cidr)):
+        return "RETURN for %s" % (cidr or "everything")
     return "rule '%s'" % shown(rule)
 
 
-def _named(items: Sequence[str]) -> str:
+def named(items: Sequence[str]) -> str:
     more = len(items) - MOST_NAMED
     return ", ".join(items[:MOST_NAMED]) + (" and %d more" % more if more > 0 else "")
 
 
-def _listed(rules: Sequence[str]) -> str:
+def listed(rules: Sequence[str]) -> str:
     more = len(rules) - 4 * MOST_NAMED
     return "; ".join(shown(rule) for rule in rules[: 4 * MOST_NAMED]) + ("; and %d more rules" % more if more > 0 else "")

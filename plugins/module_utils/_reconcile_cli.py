@@ -147,10 +147,10 @@ def unseen_by_passes(name: str, section: Dict[str, Any], plan: Plan) -> Tuple[Pr
 def would_decide_otherwise(name: str, section: Dict[str, Any]) -> List[str]:
     """What was decided at converge and would be decided otherwise today. A pass keeps to what is recorded."""
     if name == "masq":
-        today, why = _concerns.load(name).flavour_today(section["chain"])
-        if today != section["flavour"]:
-            return ["flavour: iptables-%s is recorded; auto would choose iptables-%s today: %s" % (section["flavour"], today, why)]
-    elif name == "conflist":
+        from . import _masq_backend
+
+        return _masq_backend.otherwise(section)
+    if name == "conflist":
         note = _concerns.load(name).mtu_today(section)
         return [note] if note else []
     return []

@@ -13,7 +13,7 @@ short_description: Masquerade what pods send out of the cluster
 version_added: "0.1.0"
 description:
   - Keeps one chain in the C(nat) table, and one jump to it from C(POSTROUTING), so that pods reach each other with their own addresses
-    and everything else with the address of their node.
+    and everything else with the address of their node. By iptables in either of its flavours, or by nftables.
   - "The rules are those of kindnetd, the network plugin of kind, to the letter: one C(RETURN) per cluster CIDR, C(MASQUERADE) last."
   - Whatever is wrong with the chain (a rule missing, extra, doubled, out of order, or dead behind C(MASQUERADE)) or with its jump (missing, doubled,
     altered) is right after one run, in one transaction per IP family. kindnetd appends a missing C(RETURN) behind
@@ -36,16 +36,72 @@ options:
       - The chain of this name belongs to this collection. When the name changes, the chain of the old name is removed once the new one is in place.
     type: str
     default: KIND-MASQ-AGENT
-  flavour:
+  backend:
     description:
-      - Which flavour of iptables to use, V(nft) (C(iptables-nft)) or V(legacy) (C(iptables-legacy)). Both are asked for by these names, whatever plain
-        C(iptables) is.
-      - With V(auto) it is the flavour in which the chain already is, else the one that holds more rules and chains of others,
-        else the one that plain C(iptables) is. It is decided by this module and recorded; a pass of C(kindnet-reconcile) does not decide anew.
-      - When the flavour changes, the chain of the other flavour is removed once the new one is in place.
+      - Through what the rules are kept. V(iptables-nft) and V(iptables-legacy) are asked for by these names, whatever plain C(iptables) is.
+        V(nftables) needs no iptables on the host.
+      - With V(auto) it is where the chain already is; else what the rules of others (kube-proxy's, Docker's) use, that is the flavour of
+        iptables with more of them, or nftables if only native nat chains hold some; else the flavour that plain C(iptables) is; and
+        nftables on a host without iptables.
+        It is decided by this module, recorded, and said with its reason in RV(notes); a pass of C(kindnet-reconcile) does not decide anew, and
+        C(kindnet-reconcile --status) tells if V(auto) would choose otherwise by now.
+      - With V(nftables) there is one table C(inet kindnet), in which interval sets hold the networks. Its base chain is hooked after
+        the nat table of iptables (priority 101), or before it (99) with O(jump_position=first).
+      - When the backend changes, the new chain is in place before the old one goes. Both say the same, so every packet is treated alike at any moment.
     type: str
-    choices: [auto, nft, legacy]
+    choices: [auto, iptables-nft, iptables-legacy, nftables]
     default: auto
+    version_added: "0.2.0"
+  non_masquerade_cidrs:
+    description:
+      - Networks beside O(cluster_cidrs) that see the pods' own addresses, in CIDR notation. V(0.0.0.0/0) or V(::/0) masquerades nothing of that family.
+      - One of a family that the cluster does not have is without effect. They may overlap each other and O(cluster_cidrs).
+    type: list
+    elements: str
+    default: []
+    version_added: "0.2.0"
+  masquerade_cidrs:
+    description:
+      - Only what goes to these networks is masqueraded. Left out, everything that is not spared.
+      - If the cluster has both families, both have to be in the list.
+    type: list
+    elements: str
+    default: []
+    version_added: "0.2.0"
+  source_cidrs:
+    description:
+      - Only what these networks send is masqueraded, such as the pod CIDRs, so that the host's own traffic is left alone. Left out, what
+        anybody sends, as kindnetd does.
+      - If the cluster has both families, both have to be in the list.
+    type: list
+    elements: str
+    default: []
+    version_added: "0.2.0"
+  masquerade_link_local:
+    description: Whether traffic to link-local addresses (V(169.254.0.0/16)), such as the metadata service of a cloud, is masqueraded like any other.
+    type: bool
+    default: true
+    version_added: "0.2.0"
+  masquerade_link_local_ipv6:
+    description: The same for V(fe80::/10).
+    type: bool
+    default: true
+    version_added: "0.2.0"
+  random_fully:
+    description: Have the kernel choose source ports at random, so that connections which begin at the same moment do not get the same one.
+    type: bool
+    default: false
+    version_added: "0.2.0"
+  jump_position:
+    description:
+      - Where in C(POSTROUTING) the jump to the chain stands.
+      - V(last) adds a missing jump at the end, as kindnetd does; one that is there stays where it is.
+      - V(first), and V(before TARGET) with the name of a chain or target such as V(before KUBE-POSTROUTING), are kept true. As long as
+        no rule leads to V(TARGET) the jump may stand anywhere.
+      - V(before TARGET) goes with iptables only.
+    type: str
+    default: last
+    version_added: "0.2.0"
   lock_wait:
     description:
       - Seconds to wait, each time, for the lock that the programs of C(iptables-legacy) take (C(/run/xtables.lock)), from 1 to 60.
@@ -55,7 +111,7 @@ options:
     default: 5
   tools_predicted:
     description:
-      - Set by the roles in check mode, when the same play would install iptables. That it is missing is then not an error.
+      - Set by the roles in check mode, when the same play would install iptables or nftables. That it is missing is then not an error.
     type: bool
     default: false
 extends_documentation_fragment: [kindnet.host.recording]
@@ -70,7 +126,8 @@ attributes:
     description: A second run with the same options changes nothing.
     support: full
 requirements:
-  - "On the host: iptables 1.8 or newer of the flavour in use, in C(/usr/sbin), C(/sbin), C(/usr/local/sbin) or C(/usr/bin)."
+  - "On the host, in C(/usr/sbin), C(/sbin), C(/usr/local/sbin) or C(/usr/bin): iptables 1.8 or newer of the flavour in use, or nft of
+    nftables 0.9.3 or newer, with a kernel of 5.2 or newer."
 notes:
   - Needs root, or C(CAP_NET_ADMIN).
   - A table that somebody filled through C(nft) itself, with rules that iptables cannot read, is an error and is left as it is.
@@ -92,7 +149,17 @@ EXAMPLES = r"""
     cluster_cidrs:
       - 10.244.0.0/16
       - fd00:10:244::/56
-    flavour: legacy
+    backend: iptables-legacy
+
+- name: The same without iptables, for pods alone, and not towards the data centre
+  kindnet.host.kindnet_masq:
+    cluster_cidrs:
+      - 10.244.0.0/16
+    backend: nftables
+    source_cidrs:
+      - 10.244.0.0/16
+    non_masquerade_cidrs:
+      - 10.0.0.0/8
 
 - name: Take the chain and its jump out again
   kindnet.host.kindnet_masq:
@@ -100,14 +167,16 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-flavour:
-  description: The flavour of iptables in use, with V(auto) decided.
+backend:
+  description: The backend in use, with V(auto) decided.
   returned: O(state=present), unless it failed before that was known
   type: str
-  sample: nft
+  sample: iptables-nft
 families:
-  description: What was found of each family in use (V(ipv4), V(ipv6)), before any change. A family that could not be read is left out and is a problem.
-  returned: as RV(flavour)
+  description:
+    - What was found of each family in use (V(ipv4), V(ipv6)), before any change. A family that could not be read is left out and is a problem.
+    - With nftables it is one entry, V(inet).
+  returned: as RV(backend)
   type: dict
   contains:
     command:
@@ -127,6 +196,14 @@ families:
       description: V(right), or what was wrong with the jump.
       type: str
       sample: right
+    table:
+      description: Of nftables, instead of the two, V(right), or what was wrong with the table.
+      type: str
+      sample: right
+    sets:
+      description: Of nftables, the networks in each set.
+      type: dict
+      sample: {non_masquerade_ipv4: [10.244.0.0/16]}
   sample:
     ipv4:
       command: iptables-nft
@@ -180,7 +257,14 @@ from ansible_collections.kindnet.host.plugins.module_utils._module import COMMON
 OPTIONS = {
     "cluster_cidrs": {"type": "list", "elements": "str"},
     "chain": {"type": "str", "default": "KIND-MASQ-AGENT"},
-    "flavour": {"type": "str", "default": "auto", "choices": ["auto", "nft", "legacy"]},
+    "backend": {"type": "str", "default": "auto", "choices": ["auto", "iptables-nft", "iptables-legacy", "nftables"]},
+    "non_masquerade_cidrs": {"type": "list", "elements": "str", "default": []},
+    "masquerade_cidrs": {"type": "list", "elements": "str", "default": []},
+    "source_cidrs": {"type": "list", "elements": "str", "default": []},
+    "masquerade_link_local": {"type": "bool", "default": True},
+    "masquerade_link_local_ipv6": {"type": "bool", "default": True},
+    "random_fully": {"type": "bool", "default": False},
+    "jump_position": {"type": "str", "default": "last"},
     "lock_wait": {"type": "int", "default": 5},
     "tools_predicted": {"type": "bool", "default": False},
 }
@@ -188,9 +272,9 @@ OPTIONS = {
 
 def families(outcome):
     """What the planner saw, for the result."""
-    if "flavour" not in outcome.section:
+    if "backend" not in outcome.section:
         return {}
-    return {"flavour": outcome.section["flavour"], "families": outcome.plan.details}
+    return {"backend": outcome.section["backend"], "families": outcome.plan.details}
 
 
 def main():

@@ -78,7 +78,7 @@ def main() -> None:
             )
             node.module()
             converge(node, "kindnet_sysctl", sysctls={"net.ipv4.ip_forward": 1})
-            converge(node, "kindnet_masq", cluster_cidrs=["10.0.0.0/8"], flavour="nft")
+            converge(node, "kindnet_masq", cluster_cidrs=["10.0.0.0/8"], backend="iptables-nft")
             node.write("/run/cron", CRON)
             for count in (2, 100, 1000, 5000):
                 nodes = table(count)

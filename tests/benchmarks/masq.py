@@ -65,8 +65,8 @@ def main():
             sandbox = Sandbox()
             try:
                 sandbox.run(["iptables-%s-restore" % flavour], stdin=foreign(rules))
-                sandbox.module("kindnet_masq", cluster_cidrs=SECTION["cluster_cidrs"], flavour=flavour)
-                looks = sandbox.python(LOOK, json.dumps(dict(SECTION, flavour=flavour)), str(ROUNDS)).splitlines()
+                sandbox.module("kindnet_masq", cluster_cidrs=SECTION["cluster_cidrs"], backend="iptables-" + flavour)
+                looks = sandbox.python(LOOK, json.dumps(dict(SECTION, backend="iptables-" + flavour)), str(ROUNDS)).splitlines()
                 where = "iptables-%-6s %6d foreign rules: " % (flavour, rules)
                 print(where + "clean look    " + median([tuple(map(float, line.split())) for line in looks]))
                 print(where + "iptables-save " + median(list(saving(sandbox, flavour))))

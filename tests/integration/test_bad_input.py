@@ -35,7 +35,7 @@ CONFLIST = {
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "kindnet_route": {"nodes": NODES, "node_name": "me"},
-    "kindnet_masq": {"cluster_cidrs": CLUSTER, "flavour": "nft"},
+    "kindnet_masq": {"cluster_cidrs": CLUSTER, "backend": "iptables-nft"},
     "cni_conflist": {"conflist": CONFLIST, "plugin_dirs": ["/run/plugins"]},
 }
 

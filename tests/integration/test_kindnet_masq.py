@@ -163,7 +163,7 @@ def test_check_real_repeat_repeat_check_undo(sandbox, flavour, foreign):
     if foreign:
         load_foreign(sandbox, flavour)
     before, rules_of_others = everything(sandbox), others(sandbox, flavour) if foreign else None
-    options = {"cluster_cidrs": CIDRS, "flavour": flavour}
+    options = {"cluster_cidrs": CIDRS, "backend": "iptables-" + flavour}
 
     predicted = masq(sandbox, check=True, **options)
     assert predicted["changed"], predicted
@@ -173,11 +173,11 @@ def test_check_real_repeat_repeat_check_undo(sandbox, flavour, foreign):
     assert {key: real[key] for key in ("changed", "changes", "diff", "families")} == {
         key: predicted[key] for key in ("changed", "changes", "diff", "families")
     }
-    assert real["flavour"] == flavour
+    assert real["backend"] == "iptables-" + flavour
     assert_right(sandbox, flavour)
     after = everything(sandbox)
     assert json.loads(after[3])["sections"]["masq"] == {
-        "cluster_cidrs": list(CIDRS), "chain": "KIND-MASQ-AGENT", "flavour": flavour, "lock_wait": 5,
+        "cluster_cidrs": list(CIDRS), "chain": "KIND-MASQ-AGENT", "backend": "iptables-" + flavour, "lock_wait": 5,
     }  # fmt: skip
 
     for check in (False, True):
@@ -202,7 +202,7 @@ def test_check_real_repeat_repeat_check_undo(sandbox, flavour, foreign):
 def test_check_mode_makes_nothing_in_a_virgin_namespace(legacy, sandbox):
     virgin = everything(sandbox)
     assert virgin[1] == ""
-    for options in ({"cluster_cidrs": CIDRS}, {"cluster_cidrs": CIDRS, "flavour": "legacy"}, {"state": "absent"}):
+    for options in ({"cluster_cidrs": CIDRS}, {"cluster_cidrs": CIDRS, "backend": "iptables-legacy"}, {"state": "absent"}):
         result = masq(sandbox, check=True, **options)
         assert "failed" not in result
         assert sandbox.out(["nft", "-j", "list", "ruleset"]) == virgin[0]
@@ -256,7 +256,7 @@ DAMAGE = {
 def test_every_damage_is_right_after_one_run(sandbox, flavour, damage):
     commands, concerned, reason = DAMAGE[damage]
     load_foreign(sandbox, flavour)
-    masq(sandbox, cluster_cidrs=CIDRS, flavour=flavour)
+    masq(sandbox, cluster_cidrs=CIDRS, backend="iptables-" + flavour)
     foreign, kept = others(sandbox, flavour), {}
     for tool in SAVES:
         right = wanted(tool)
@@ -294,14 +294,14 @@ def test_every_damage_is_right_after_one_run(sandbox, flavour, damage):
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_a_jump_that_others_appended_behind_stays_and_a_doubled_one_returns_to_its_place(sandbox, flavour):
-    masq(sandbox, cluster_cidrs=[V4], flavour=flavour)
+    masq(sandbox, cluster_cidrs=[V4], backend="iptables-" + flavour)
     tool = "iptables-%s -w 5 -t nat " % flavour
     sandbox.run(tool + "-A POSTROUTING -o eth7 -j ACCEPT; " + tool + "-I POSTROUTING -o eth8 -j ACCEPT")
     before = everything(sandbox)
-    assert masq(sandbox, cluster_cidrs=[V4])["changed"] is False
+    assert masq(sandbox, cluster_cidrs=[V4], backend="iptables-" + flavour)["changed"] is False
     assert everything(sandbox) == before
     sandbox.run(tool + "-A POSTROUTING " + JUMP.split(" ", 2)[2])
-    masq(sandbox, cluster_cidrs=[V4])
+    masq(sandbox, cluster_cidrs=[V4], backend="iptables-" + flavour)
     lines = [line for line in nat(sandbox, flavour, "iptables") if "-A POSTROUTING" in line]
     assert lines == ["-A POSTROUTING -o eth8 -j ACCEPT", JUMP, "-A POSTROUTING -o eth7 -j ACCEPT"]
 
@@ -315,7 +315,7 @@ def test_kindnetds_own_commands_make_what_is_right(sandbox, flavour):
             sandbox.run("%s-%s -w 5 -t nat %s" % (tool, flavour, line))
     before = everything(sandbox)[:3]
     result = masq(sandbox, cluster_cidrs=CIDRS)
-    assert result["flavour"] == flavour
+    assert result["backend"] == "iptables-" + flavour
     assert [change["subject"] for change in result["changes"]] == ["/etc/kindnet/desired.json"]
     assert everything(sandbox)[:3] == before
 
@@ -344,12 +344,12 @@ def test_a_chain_of_somebody_elses_is_neither_taken_nor_removed(sandbox, flavour
 
 
 def test_a_chain_that_became_somebody_elses_after_ours_went_from_there_stays(sandbox):
-    masq(sandbox, cluster_cidrs=CIDRS, chain="BEFORE", flavour="nft")
-    masq(sandbox, cluster_cidrs=CIDRS, flavour="nft")
+    masq(sandbox, cluster_cidrs=CIDRS, chain="BEFORE", backend="iptables-nft")
+    masq(sandbox, cluster_cidrs=CIDRS, backend="iptables-nft")
     for line in DOCKER:
         sandbox.run("iptables-nft -w 5 -t nat " + line.replace("DOCKER", "BEFORE"))
     before = everything(sandbox)
-    result = masq(sandbox, cluster_cidrs=CIDRS, flavour="nft")
+    result = masq(sandbox, cluster_cidrs=CIDRS, backend="iptables-nft")
     assert result["changed"] is False and result["notes"] == ["iptables-nft chain nat/BEFORE is somebody else's by now, and stays"]
     assert everything(sandbox) == before
     masq(sandbox, state="absent")
@@ -361,10 +361,10 @@ def test_a_chain_that_became_somebody_elses_after_ours_went_from_there_stays(san
 def test_a_chain_that_nobody_recorded_moves_to_the_flavour_that_is_asked_for(legacy, sandbox):
     for tool in SAVES:
         sandbox.run("%s-nft -t nat -N KIND-MASQ-AGENT; %s-nft -t nat %s" % (tool, tool, JUMP))
-    assert masq(sandbox, cluster_cidrs=CIDRS, flavour="legacy")["changed"]
+    assert masq(sandbox, cluster_cidrs=CIDRS, backend="iptables-legacy")["changed"]
     assert_right(sandbox, "legacy")
     assert [ours(sandbox, "nft", tool) for tool in SAVES] == [[], []]
-    assert masq(sandbox, cluster_cidrs=CIDRS, flavour="legacy")["changed"] is False
+    assert masq(sandbox, cluster_cidrs=CIDRS, backend="iptables-legacy")["changed"] is False
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
@@ -380,7 +380,7 @@ def test_packets(sandbox, flavour):
         )
         pod.run("ip addr add 10.244.0.5/24 dev eth0; ip link set eth0 up; ip route add default via 10.244.0.1")
         outside.run("ip addr add 192.0.2.2/24 dev eth0; ip addr add 10.244.9.2/24 dev eth0; ip link set eth0 up; ip route add 10.244.0.0/24 via 10.244.9.1")
-        masq(sandbox, cluster_cidrs=[V4], flavour=flavour)
+        masq(sandbox, cluster_cidrs=[V4], backend="iptables-" + flavour)
         # Who the other side hears is told by what it lets in.
         outside.run("iptables-nft -A INPUT -p icmp -s 192.0.2.1 -d 192.0.2.2; iptables-nft -A INPUT -p icmp -s 10.244.0.5 -d 10.244.9.2")
         pod.run("ping -c 1 -W 5 192.0.2.2; ping -c 1 -W 5 10.244.9.2")
@@ -389,7 +389,7 @@ def test_packets(sandbox, flavour):
         counters = [line for line in nat(sandbox, flavour, "iptables", counters=True) if "KIND-MASQ-AGENT" in line]
         assert [int(line[1:].split(":")[0]) for line in counters[1:]] == [2, 1, 1]
         for check in (True, False):
-            assert masq(sandbox, check=check, cluster_cidrs=[V4])["changed"] in (False,)
+            assert masq(sandbox, check=check, cluster_cidrs=[V4], backend="iptables-" + flavour)["changed"] in (False,)
             assert [line for line in nat(sandbox, flavour, "iptables", counters=True) if "KIND-MASQ-AGENT" in line] == counters
     finally:
         pod.close()
@@ -412,16 +412,17 @@ def test_auto_is_the_flavour_of_the_other_rules(legacy, sandbox, nft_rules, lega
         for number in range(count):
             sandbox.run("iptables-%s -A FORWARD -s 10.9.9.%d -j ACCEPT" % (flavour, number))
     before = everything(sandbox)
-    assert masq(sandbox, check=True, cluster_cidrs=CIDRS)["flavour"] == expected
+    assert masq(sandbox, check=True, cluster_cidrs=CIDRS)["backend"] == "iptables-" + expected
     assert everything(sandbox) == before
-    assert masq(sandbox, cluster_cidrs=CIDRS)["flavour"] == expected
-    # Decided once: rules that others add later do not move the chain, flavour_today says so.
+    assert masq(sandbox, cluster_cidrs=CIDRS)["backend"] == "iptables-" + expected
+    # Decided once: rules that others add later do not move the chain, a note says so.
     other = "legacy" if expected == "nft" else "nft"
     for number in range(9):
         sandbox.run("iptables-%s -w 5 -A FORWARD -s 10.9.8.%d -j ACCEPT" % (other, number))
-    assert masq(sandbox, cluster_cidrs=CIDRS)["changed"] is False
-    code = "from ansible_collections.kindnet.host.plugins.module_utils._masq import flavour_today as f; print(f('KIND-MASQ-AGENT')[0])"
-    assert sandbox.python(code).strip() == other
+    again = masq(sandbox, cluster_cidrs=CIDRS)
+    assert again["changed"] is False
+    assert "auto stays with iptables-%s" % expected in again["notes"][0] and "it would choose iptables-%s" % other in again["notes"][0], again
+    assert len(again["notes"]) == 1 + bool(nft_rules if expected == "nft" else legacy_rules)  # the second names the split
     assert_right(sandbox, expected)
 
 
@@ -430,21 +431,21 @@ def test_another_flavour_or_name_moves_the_chain(legacy, sandbox, first):
     second = "legacy" if first == "nft" else "nft"
     load_foreign(sandbox, first)
     foreign = others(sandbox, first)
-    masq(sandbox, cluster_cidrs=CIDRS, flavour=first)
-    predicted = masq(sandbox, check=True, cluster_cidrs=CIDRS, flavour=second)
-    result = masq(sandbox, cluster_cidrs=CIDRS, flavour=second)
+    masq(sandbox, cluster_cidrs=CIDRS, backend="iptables-" + first)
+    predicted = masq(sandbox, check=True, cluster_cidrs=CIDRS, backend="iptables-" + second)
+    result = masq(sandbox, cluster_cidrs=CIDRS, backend="iptables-" + second)
     assert result["changes"] == predicted["changes"]
     assert_right(sandbox, second)
     assert [ours(sandbox, first, tool) for tool in SAVES] == [[], []]
     assert others(sandbox, first) == foreign
-    assert masq(sandbox, cluster_cidrs=CIDRS, flavour=second)["changed"] is False
+    assert masq(sandbox, cluster_cidrs=CIDRS, backend="iptables-" + second)["changed"] is False
 
-    masq(sandbox, cluster_cidrs=[V4], flavour=second, chain="POD:MASQ.1+_-")
+    masq(sandbox, cluster_cidrs=[V4], backend="iptables-" + second, chain="POD:MASQ.1+_-")
     assert [ours(sandbox, second, tool) for tool in SAVES] == [[], []]
     text = "\n".join(nat(sandbox, second, "iptables"))
     assert text.count("POD:MASQ.1+_-") == 1 + 2 + 2 and "to our custom POD:MASQ.1+_- chain" in text
     assert "POD:MASQ" not in "\n".join(nat(sandbox, second, "ip6tables"))
-    assert masq(sandbox, cluster_cidrs=[V4], flavour=second, chain="POD:MASQ.1+_-")["changed"] is False
+    assert masq(sandbox, cluster_cidrs=[V4], backend="iptables-" + second, chain="POD:MASQ.1+_-")["changed"] is False
     masq(sandbox, state="absent")
     assert "POD:MASQ" not in "\n".join(nat(sandbox, second, "iptables"))
     assert others(sandbox, first) == foreign
@@ -452,7 +453,7 @@ def test_another_flavour_or_name_moves_the_chain(legacy, sandbox, first):
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_cluster_cidrs_that_change(sandbox, flavour):
-    masq(sandbox, cluster_cidrs=[V4, V6], flavour=flavour)
+    masq(sandbox, cluster_cidrs=[V4, V6], backend="iptables-" + flavour)
     masq(sandbox, cluster_cidrs=[V4B, V4, V6])
     assert_right(sandbox, flavour, [V4B, V4, V6])
     result = masq(sandbox, cluster_cidrs=[V4B])
@@ -468,7 +469,7 @@ def test_cluster_cidrs_that_change(sandbox, flavour):
 @pytest.mark.parametrize("flavour", FLAVOURS)
 @pytest.mark.parametrize("name", ["+a", ":a", ".a", "a" * 28, "_", "0", "postrouting"])
 def test_every_name_that_is_allowed_works(sandbox, flavour, name):
-    options = {"cluster_cidrs": [V4], "flavour": flavour, "chain": name}
+    options = {"cluster_cidrs": [V4], "backend": "iptables-" + flavour, "chain": name}
     assert masq(sandbox, **options)["changed"]
     assert masq(sandbox, **options)["changed"] is False
     assert "-A %s -d 10.244.0.0/16" % name in "\n".join(nat(sandbox, flavour, "iptables"))
@@ -495,7 +496,7 @@ def test_every_name_that_is_allowed_works(sandbox, flavour, name):
     ],
 )
 def test_bad_input_is_one_clear_error_and_changes_nothing(sandbox, options):
-    masq(sandbox, cluster_cidrs=[V4], flavour="nft")
+    masq(sandbox, cluster_cidrs=[V4], backend="iptables-nft")
     before = everything(sandbox)
     result = masq(sandbox, **dict({"cluster_cidrs": [V4B]}, **options))
     assert result["failed"] and result["field"] in options and result["remedy"], result
@@ -504,7 +505,7 @@ def test_bad_input_is_one_clear_error_and_changes_nothing(sandbox, options):
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_absent_leaves_a_chain_that_others_use_and_names_them(sandbox, flavour):
-    masq(sandbox, cluster_cidrs=CIDRS, flavour=flavour)
+    masq(sandbox, cluster_cidrs=CIDRS, backend="iptables-" + flavour)
     sandbox.run(f"iptables-{flavour} -w 5 -t nat -N MINE; iptables-{flavour} -w 5 -t nat -A MINE -o eth7 -j KIND-MASQ-AGENT")
     before = everything(sandbox)
     chains = [sandbox.out(f"{tool}-{flavour} -w 5 -t nat -S") for tool in ("iptables", "ip6tables")]
@@ -526,7 +527,7 @@ def test_absent_leaves_a_chain_that_others_use_and_names_them(sandbox, flavour):
 
 
 def test_absent_that_fails_half_way_is_still_known_to_the_next_run(sandbox):
-    masq(sandbox, cluster_cidrs=[V4], flavour="nft")
+    masq(sandbox, cluster_cidrs=[V4], backend="iptables-nft")
     recorded = sandbox.out("cat /etc/kindnet/desired.json")
     sandbox.replace_tool("iptables-nft-restore", "echo no >&2; exit 1")
     result = masq(sandbox, state="absent")
@@ -534,7 +535,7 @@ def test_absent_that_fails_half_way_is_still_known_to_the_next_run(sandbox):
 
 
 def test_a_lock_held_by_another_program_is_named_after_a_bounded_wait(legacy, sandbox):
-    masq(sandbox, cluster_cidrs=[V4], flavour="legacy")
+    masq(sandbox, cluster_cidrs=[V4], backend="iptables-legacy")
     sandbox.run("iptables-legacy -w 5 -t nat -F KIND-MASQ-AGENT")
     before = everything(sandbox)
     holder = subprocess.Popen(
@@ -553,7 +554,7 @@ def test_a_lock_held_by_another_program_is_named_after_a_bounded_wait(legacy, sa
 
 
 def test_the_wait_for_the_lock_is_bounded_while_changing_too(legacy, sandbox):
-    masq(sandbox, cluster_cidrs=[V4], flavour="legacy")
+    masq(sandbox, cluster_cidrs=[V4], backend="iptables-legacy")
     sandbox.run("iptables-legacy -w 5 -t nat -F KIND-MASQ-AGENT")
     before = everything(sandbox)
     sandbox.replace_tool("iptables-legacy-restore", 'exec flock /run/xtables.lock $REAL "$@"')
@@ -563,7 +564,7 @@ def test_the_wait_for_the_lock_is_bounded_while_changing_too(legacy, sandbox):
 
 
 def test_a_program_that_hangs_cannot_hang_a_run(sandbox):
-    masq(sandbox, cluster_cidrs=[V4], flavour="nft")
+    masq(sandbox, cluster_cidrs=[V4], backend="iptables-nft")
     sandbox.replace_tool("iptables-nft", "echo $$ >/run/hung; exec sleep 600")
     code = (
         "from ansible_collections.kindnet.host.plugins.module_utils import _firewall\n"
@@ -582,24 +583,24 @@ def test_a_table_made_by_nft_itself_is_named_and_left(sandbox):
     )
     before = everything(sandbox)
     for check in (True, False):
-        result = masq(sandbox, check=check, cluster_cidrs=[V4], flavour="nft")
+        result = masq(sandbox, check=check, cluster_cidrs=[V4], backend="iptables-nft")
         assert result["failed"] and "made by nft itself" in result["msg"], result
         assert everything(sandbox) == before
     # One family costs one family.
-    result = masq(sandbox, cluster_cidrs=CIDRS, flavour="nft")
+    result = masq(sandbox, cluster_cidrs=CIDRS, backend="iptables-nft")
     assert result["failed"] and [p["subject"] for p in result["problems"]] == ["iptables-nft nat"]
     assert ours(sandbox, "nft", "ip6tables") == wanted("ip6tables")
 
 
 def test_without_privileges_the_error_says_so(sandbox):
-    masq(sandbox, cluster_cidrs=[V4], flavour="nft")
+    masq(sandbox, cluster_cidrs=[V4], backend="iptables-nft")
     before = everything(sandbox)
     argv = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"]
     module = sandbox.module_argv("kindnet_masq")
     at = module.index("--") + 1
     done = subprocess.run(
         module[:at] + argv + module[at:],
-        input=sandbox.module_stdin(False, {"cluster_cidrs": [V4B], "flavour": "nft"}),
+        input=sandbox.module_stdin(False, {"cluster_cidrs": [V4B], "backend": "iptables-nft"}),
         env=sandbox.module_env(),
         capture_output=True,
         text=True,
@@ -615,10 +616,10 @@ def test_missing_tools_are_an_error_unless_predicted(sandbox, flavour):
     sandbox.run("rm /usr/sbin/ip6tables* /usr/sbin/iptables*")
     virgin = sandbox.out(["nft", "-j", "list", "ruleset"])
     for check in (True, False):
-        result = masq(sandbox, check=check, cluster_cidrs=CIDRS, flavour=flavour)
+        result = masq(sandbox, check=check, cluster_cidrs=CIDRS, backend="iptables-" + flavour)
         assert result["failed"] and "package iptables" in result["remedy"], result
     predicted = masq(sandbox, check=True, cluster_cidrs=CIDRS, tools_predicted=True)
-    assert predicted["flavour"] == "nft" and len(predicted["changes"]) == 5, predicted
+    assert predicted["backend"] == "iptables-nft" and len(predicted["changes"]) == 5, predicted
     assert sandbox.out(["nft", "-j", "list", "ruleset"]) == virgin
     sandbox.run("nft add table ip nat; nft add table ip6 nat")  # others, without iptables
     assert masq(sandbox, check=True, cluster_cidrs=CIDRS, tools_predicted=True)["changes"] == predicted["changes"]
@@ -628,7 +629,7 @@ def test_missing_tools_are_an_error_unless_predicted(sandbox, flavour):
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_a_clean_run_starts_two_programs_a_family_and_no_save(sandbox, flavour):
     load_foreign(sandbox, flavour)
-    masq(sandbox, cluster_cidrs=CIDRS, flavour=flavour)
+    masq(sandbox, cluster_cidrs=CIDRS, backend="iptables-" + flavour)
     names = ["%s-%s%s" % (tool, one, suffix) for tool in SAVES for one in FLAVOURS for suffix in ("", "-save", "-restore")]
     for name in names:
         sandbox.replace_tool(name, 'echo "%s $*" >>/run/calls; exec $REAL "$@"' % name)
@@ -664,27 +665,27 @@ def test_the_clean_path_imports_nothing_dear(sandbox):
 )
 def test_a_restore_cut_off_changes_nothing_and_the_next_run_repairs(sandbox, flavour, tool, stdin_lines):
     load_foreign(sandbox, flavour)
-    masq(sandbox, cluster_cidrs=[V4, V4B], flavour=flavour)
+    masq(sandbox, cluster_cidrs=[V4, V4B], backend="iptables-" + flavour)
     sandbox.run("iptables-%s -w 5 -t nat -D KIND-MASQ-AGENT 1" % flavour)
     damaged = everything(sandbox)
     sandbox.replace_tool(tool % flavour, 'head -n %d | $REAL "$@"' % stdin_lines)
-    result = masq(sandbox, cluster_cidrs=[V4, V4B])
+    result = masq(sandbox, cluster_cidrs=[V4, V4B], backend="iptables-" + flavour)
     if flavour == "legacy":  # which minds that COMMIT is missing; the other one just ends
         assert result["failed"], result
     assert everything(sandbox) == damaged
     sandbox.replace_tool(tool % flavour, 'exec $REAL "$@"')
-    assert masq(sandbox, cluster_cidrs=[V4, V4B])["changed"]
+    assert masq(sandbox, cluster_cidrs=[V4, V4B], backend="iptables-" + flavour)["changed"]
     assert ours(sandbox, flavour, "iptables") == wanted("iptables", [V4, V4B])
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_a_transaction_that_the_kernel_refuses_leaves_everything_and_names_the_line(sandbox, flavour):
     load_foreign(sandbox, flavour)
-    masq(sandbox, cluster_cidrs=CIDRS, flavour=flavour)
+    masq(sandbox, cluster_cidrs=CIDRS, backend="iptables-" + flavour)
     sandbox.run("iptables-%s -w 5 -t nat -F KIND-MASQ-AGENT" % flavour)
     before = everything(sandbox)
     sandbox.replace_tool("iptables-%s-restore" % flavour, """sed 's/^COMMIT/-A POSTROUTING -j NOWHERE\\nCOMMIT/' | $REAL "$@" """)
-    result = masq(sandbox, cluster_cidrs=CIDRS)
+    result = masq(sandbox, cluster_cidrs=CIDRS, backend="iptables-" + flavour)
     assert result["failed"] and "the table is as it was" in result["msg"], result
     assert everything(sandbox) == before
 
@@ -692,7 +693,7 @@ def test_a_transaction_that_the_kernel_refuses_leaves_everything_and_names_the_l
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_killed_at_any_moment_the_tables_are_old_or_new_and_the_next_run_is_exact(sandbox, flavour):
     load_foreign(sandbox, flavour)
-    masq(sandbox, cluster_cidrs=CIDRS, flavour=flavour)
+    masq(sandbox, cluster_cidrs=CIDRS, backend="iptables-" + flavour)
     foreign = others(sandbox, flavour)
     old = {tool: [":KIND-MASQ-AGENT -", JUMP, MASQUERADE, RETURN % "10.1.0.0/16" if tool == "iptables" else RETURN % "fd01::/64", JUMP] for tool in SAVES}
 
@@ -701,7 +702,7 @@ def test_killed_at_any_moment_the_tables_are_old_or_new_and_the_next_run_is_exac
 
     seen = set()
     started = time.monotonic()
-    masq(sandbox, cluster_cidrs=CIDRS)
+    masq(sandbox, cluster_cidrs=CIDRS, backend="iptables-" + flavour)
     whole = time.monotonic() - started
     for step in range(16):
         for tool in SAVES:
@@ -713,7 +714,7 @@ def test_killed_at_any_moment_the_tables_are_old_or_new_and_the_next_run_is_exac
             sandbox.module_argv("kindnet_masq"), env=sandbox.module_env(), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
-        process.stdin.write(sandbox.module_stdin(False, {"cluster_cidrs": CIDRS}).encode())
+        process.stdin.write(sandbox.module_stdin(False, {"cluster_cidrs": CIDRS, "backend": "iptables-" + flavour}).encode())
         process.stdin.close()
         time.sleep(whole * (0.55 + 0.03 * step) if step else 0)  # the first comes before the change on any machine
         os.killpg(process.pid, signal.SIGKILL)
@@ -722,18 +723,18 @@ def test_killed_at_any_moment_the_tables_are_old_or_new_and_the_next_run_is_exac
             live = as_ours(ours(sandbox, flavour, tool))
             assert live in (as_ours(old[tool]), as_ours(wanted(tool))), (step, live)
             seen.add((tool, live == as_ours(old[tool])))
-        masq(sandbox, cluster_cidrs=CIDRS)
+        masq(sandbox, cluster_cidrs=CIDRS, backend="iptables-" + flavour)
         assert_right(sandbox, flavour)
         assert others(sandbox, flavour) == foreign
     assert ("iptables", True) in seen, "no kill came before the change: this test tested nothing"
 
 
 def test_killed_between_recording_a_new_name_and_changing_anything_the_pass_drops_the_old_chain(legacy, sandbox):
-    masq(sandbox, cluster_cidrs=CIDRS, flavour="legacy")
+    masq(sandbox, cluster_cidrs=CIDRS, backend="iptables-legacy")
     # The first restore of the run kills the module that started it.
     sandbox.replace_tool("iptables-nft-restore", "kill -9 $PPID")
     process = subprocess.run(
-        sandbox.module_argv("kindnet_masq"), input=sandbox.module_stdin(False, {"cluster_cidrs": CIDRS, "flavour": "nft", "chain": "NEW"}),
+        sandbox.module_argv("kindnet_masq"), input=sandbox.module_stdin(False, {"cluster_cidrs": CIDRS, "backend": "iptables-nft", "chain": "NEW"}),
         env=sandbox.module_env(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert process.returncode in (-9, 137) and process.stdout == ""
@@ -751,22 +752,22 @@ def test_killed_between_recording_a_new_name_and_changing_anything_the_pass_drop
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_a_comment_cannot_smuggle_a_jump_or_a_line(sandbox, flavour):
-    masq(sandbox, cluster_cidrs=[V4], flavour=flavour)
+    masq(sandbox, cluster_cidrs=[V4], backend="iptables-" + flavour)
     evil = "a\n-A POSTROUTING -j KIND-MASQ-AGENT\n-A KIND-MASQ-AGENT -j ACCEPT"
     sandbox.run(["iptables-%s" % flavour, "-w", "5", "-t", "nat", "-I", "POSTROUTING", "-m", "comment", "--comment", evil, "-j", "ACCEPT"])
     before = everything(sandbox)
-    assert masq(sandbox, cluster_cidrs=[V4])["changed"] is False
+    assert masq(sandbox, cluster_cidrs=[V4], backend="iptables-" + flavour)["changed"] is False
     assert everything(sandbox) == before
     # A jump to our chain with such a comment cannot be told to iptables-restore: named, and nothing is changed.
     sandbox.run(["iptables-%s" % flavour, "-w", "5", "-t", "nat", "-I", "POSTROUTING", "-m", "comment", "--comment", evil, "-j", "KIND-MASQ-AGENT"])
     before = everything(sandbox)
-    result = masq(sandbox, cluster_cidrs=[V4])
+    result = masq(sandbox, cluster_cidrs=[V4], backend="iptables-" + flavour)
     assert result["failed"] and "line break" in result["msg"], result
     assert everything(sandbox) == before
 
 
 def test_without_recording_the_host_is_changed_and_nothing_is_recorded(sandbox):
-    assert masq(sandbox, cluster_cidrs=CIDRS, flavour="nft", persist=False)["changed"]
+    assert masq(sandbox, cluster_cidrs=CIDRS, backend="iptables-nft", persist=False)["changed"]
     assert_right(sandbox, "nft")
     assert everything(sandbox)[3] == ""
     assert masq(sandbox, state="absent", persist=False)["changed"]

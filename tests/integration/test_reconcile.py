@@ -360,7 +360,7 @@ def flavoured(node, request):
     flavour = request.param
     if flavour == "legacy" and node.run("sh", "-c", "iptables-legacy -t nat -S && ip6tables-legacy -t nat -S", check=False).returncode:
         pytest.skip("this kernel has no legacy iptables")
-    masq = dict(DUAL, flavour=flavour, former=[["nft", "OLD"], ["legacy", "OLD"]])
+    masq = dict(DUAL, backend="iptables-" + flavour, former=[["iptables-nft", "OLD"], ["iptables-legacy", "OLD"]])
     neighbours = {"cluster_cidrs": DUAL["cluster_cidrs"], "lock_wait": 60, "folders": [], "left": [], "files": {}}
     neighbours["forward"] = [["nft", "ipv4"], ["nft", "ipv6"], ["legacy", "ipv4"], ["legacy", "ipv6"]]
     conflist = {"path": CONFLIST, "conflist": {"cniVersion": "0.3.1", "name": "kindnet", "plugins": []}, "former_paths": [], "made_folders": []}

@@ -1,16 +1,16 @@
 # Copyright (c) 2026, the kindnet.host authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The concern ``masq``: what a module's parameters become, which flavour is chosen, what is read, and in which order it is changed."""
+"""The concern ``masq``: what a module's parameters become, which backend is chosen, what is read, and in which order it is changed."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
-from ansible_collections.kindnet.host.plugins.module_utils import _firewall, _masq
+from ansible_collections.kindnet.host.plugins.module_utils import _firewall, _masq, _masq_backend, _nftables
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
-from ansible_collections.kindnet.host.plugins.module_utils._plan_chain import Edit, Found, Place, leads_to, wanted_jump, wanted_rules
+from ansible_collections.kindnet.host.plugins.module_utils._plan_chain import Edit, Found, Masquerading, Place, leads_to, wanted_jump, wanted_rules
 
 V4, V6 = "10.244.0.0/16", "fd00:10:244::/56"
 CHAIN = "KIND-MASQ-AGENT"
@@ -56,21 +56,28 @@ class Backend:
 def host(monkeypatch):
     log = []
     backends = {flavour: Backend(flavour, log) for flavour in ("nft", "legacy")}
-    monkeypatch.setattr(_masq, "BACKENDS", backends)
-    monkeypatch.setattr(_masq, "default_flavour", lambda: "nft")
+    for module in (_masq, _masq_backend):
+        monkeypatch.setattr(module, "BACKENDS", backends)
+    monkeypatch.setattr(_masq_backend, "default_flavour", lambda: "nft")
+    monkeypatch.setattr(_masq, "nft_has", lambda *unused: False)
+    monkeypatch.setattr(_nftables, "has_table", lambda: False)
+    monkeypatch.setattr(_nftables, "find", lambda name: None)
+    monkeypatch.setattr(_nftables, "count_others", lambda: 0)
     backends["log"] = log
     return backends
 
 
 def params(**other):
     values = {
-        "cluster_cidrs": [V4], "chain": CHAIN, "flavour": "auto", "lock_wait": 5, "tools_predicted": False, "state": "present",
+        "cluster_cidrs": [V4], "chain": CHAIN, "backend": "auto", "lock_wait": 5, "tools_predicted": False, "state": "present",
+        "non_masquerade_cidrs": [], "masquerade_cidrs": [], "source_cidrs": [], "masquerade_link_local": True,
+        "masquerade_link_local_ipv6": True, "random_fully": False, "jump_position": "last",
     }
     values.update(other)
     return values
 
 
-RIGHT = Found(wanted_rules([V4]), (wanted_jump(CHAIN),))
+RIGHT = Found(wanted_rules(Masquerading((V4,))), (wanted_jump(CHAIN),))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +93,7 @@ RIGHT = Found(wanted_rules([V4]), (wanted_jump(CHAIN),))
 )
 def test_cluster_cidrs_are_recorded_canonical_and_in_order(host, given, recorded):
     section = _masq.resolve(params(cluster_cidrs=given), None)
-    assert section == {"cluster_cidrs": recorded, "chain": CHAIN, "flavour": "nft", "lock_wait": 5}
+    assert section == {"cluster_cidrs": recorded, "chain": CHAIN, "backend": "iptables-nft", "auto": True, "lock_wait": 5}
     assert json.loads(json.dumps(section)) == section
 
 
@@ -146,62 +153,81 @@ def test_the_wait_for_the_lock_is_bounded(host, seconds):
     assert error.value.field == "lock_wait"
 
 
+NFT, LEGACY = "iptables-nft", "iptables-legacy"
+
+
 @pytest.mark.parametrize(
-    ("chain_in", "others", "default", "recorded", "asked", "flavour"),
+    ("chain_in", "others", "default", "recorded", "asked", "backend"),
     [
-        ([], (0, 0), "nft", None, "auto", "nft"),
-        ([], (0, 0), "legacy", None, "auto", "legacy"),
-        ([], (5, 5), "legacy", None, "auto", "legacy"),
-        ([], (0, 0), None, None, "auto", "nft"),
-        ([], (1, 3), "nft", None, "auto", "legacy"),
-        ([], (3, 1), "legacy", None, "auto", "nft"),
-        (["legacy"], (90, 0), "nft", None, "auto", "legacy"),
-        (["nft"], (0, 90), "legacy", None, "auto", "nft"),
-        (["nft", "legacy"], (0, 90), "nft", None, "auto", "legacy"),
-        (["nft", "legacy"], (0, 90), "nft", "nft", "auto", "nft"),
-        (["legacy"], (90, 0), "nft", "nft", "auto", "legacy"),
-        ([], (0, 90), "nft", "nft", "auto", "legacy"),
-        (["legacy"], (0, 90), "legacy", "legacy", "nft", "nft"),
+        ([], (0, 0, 0), "nft", None, "auto", NFT),
+        ([], (0, 0, 0), "legacy", None, "auto", LEGACY),
+        ([], (5, 5, 0), "legacy", None, "auto", LEGACY),
+        ([], (0, 0, 0), None, None, "auto", "nftables"),
+        ([], (1, 3, 0), "nft", None, "auto", LEGACY),
+        ([], (3, 1, 9), "legacy", None, "auto", NFT),
+        ([], (0, 0, 2), "nft", None, "auto", "nftables"),
+        ([LEGACY], (90, 0, 0), "nft", None, "auto", LEGACY),
+        ([NFT], (0, 90, 0), "legacy", None, "auto", NFT),
+        ([NFT, LEGACY], (0, 90, 0), "nft", None, "auto", LEGACY),
+        ([NFT, LEGACY], (0, 90, 0), "nft", NFT, "auto", NFT),
+        ([LEGACY], (90, 0, 0), "nft", NFT, "auto", LEGACY),
+        ([], (0, 90, 0), "nft", NFT, "auto", LEGACY),
+        ([LEGACY], (0, 90, 0), "legacy", LEGACY, NFT, NFT),
+        ([LEGACY], (0, 90, 0), "legacy", LEGACY, "nftables", "nftables"),
     ],
 )
-def test_the_flavour_is_that_of_our_chain_then_of_the_other_rules_then_of_iptables(
-    host, monkeypatch, chain_in, others, default, recorded, asked, flavour
+def test_the_backend_is_that_of_our_chain_then_of_the_other_rules_then_of_iptables(
+    host, monkeypatch, chain_in, others, default, recorded, asked, backend
 ):
     for name in chain_in:
-        host[name].tables["ipv6"][CHAIN] = RIGHT
-    host["nft"].others, host["legacy"].others = others
-    monkeypatch.setattr(_masq, "default_flavour", lambda: default)
-    before = {"cluster_cidrs": [V4], "chain": CHAIN, "flavour": recorded, "lock_wait": 5} if recorded else None
-    section = _masq.resolve(params(flavour=asked), before)
-    assert section["flavour"] == flavour
-    elsewhere = {name for name in chain_in + ([recorded] if recorded else []) if name != flavour}
+        host[name[9:]].tables["ipv6"][CHAIN] = RIGHT
+    host["nft"].others, host["legacy"].others, native = others
+    monkeypatch.setattr(_masq_backend, "default_flavour", lambda: default)
+    monkeypatch.setattr(_nftables, "count_others", lambda: native)
+    monkeypatch.setattr(_nftables, "installed", lambda: True)
+    monkeypatch.setattr(_nftables, "require", lambda: None)
+    before = {"cluster_cidrs": [V4], "chain": CHAIN, "backend": recorded, "lock_wait": 5} if recorded else None
+    section = _masq.resolve(params(backend=asked), before)
+    assert (section["backend"], section.get("auto", False)) == (backend, asked == "auto")
+    elsewhere = {name for name in chain_in + ([recorded] if recorded else []) if name != backend}
     assert sorted(section.get("former", [])) == sorted([name, CHAIN] for name in elsewhere)
 
 
-def test_flavour_today_says_why_and_does_not_mind_our_own_chain(host):
+def test_a_converge_says_why_and_what_it_would_decide_today(host):
     host["nft"].tables["ipv4"][CHAIN] = RIGHT
+    section = _masq.resolve(params(), None)
+    (note,) = _masq.plan(section, _masq.read(section, {})).notes
+    assert note.startswith("backend: auto is iptables-nft: 0 rules and chains of others in iptables-nft, 0 rules")
+    assert _masq.plan(section, _masq.read(section, None)).notes == ()  # a pass does not look
     host["legacy"].others = 3
-    flavour, why = _masq.flavour_today(CHAIN)
-    assert flavour == "legacy"
-    assert "3 rules and chains of others in iptables-legacy" in why
+    (note,) = _masq.plan(section, _masq.read(section, {})).notes
+    for part in ("auto stays with iptables-nft", "it would choose iptables-legacy", "3 rules and chains of others in iptables-legacy"):
+        assert part in note
+    assert _masq_backend.otherwise(section)[0].startswith("backend: iptables-nft is recorded; auto would choose iptables-legacy today: ")
+    host["nft"].others = 5
+    assert [text[:30] for text in _masq_backend.otherwise(section)] == ["the rules of others are split "]
+    assert _masq_backend.otherwise(_masq.resolve(params(backend="iptables-nft"), None)) == []
 
 
 def test_missing_tools_are_an_error_that_names_the_package_unless_predicted(host):
     host["nft"].tools = host["legacy"].tools = False
-    with pytest.raises(KindnetError, match="not installed"):
-        _masq.resolve(params(), None)
-    assert _masq.resolve(params(tools_predicted=True), None)["flavour"] == "nft"
+    for backend in ("auto", "iptables-nft", "iptables-legacy", "nftables"):
+        with pytest.raises(KindnetError, match="not installed"):
+            _masq.resolve(params(backend=backend), None)
+        assert _masq.resolve(params(backend=backend, tools_predicted=True), None)["backend"] == backend.replace("auto", "iptables-nft")
 
 
 def test_former_names_are_kept_until_one_is_current_again(host):
     first = _masq.resolve(params(), None)
     second = _masq.resolve(params(chain="B"), first)
-    assert second["former"] == [["nft", CHAIN]]
+    assert second["former"] == [["iptables-nft", CHAIN]]
     assert _masq.resolve(params(chain="B"), second) == second
     third = _masq.resolve(params(chain="C"), second)
-    assert third["former"] == [["nft", CHAIN], ["nft", "B"]]
-    assert _masq.resolve(params(), third)["former"] == [["nft", "B"], ["nft", "C"]]
-    assert _masq.resolve(params(state="absent"), third)["former"] == [["nft", CHAIN], ["nft", "B"], ["nft", "C"], ["legacy", CHAIN]]
+    assert third["former"] == [["iptables-nft", CHAIN], ["iptables-nft", "B"]]
+    assert _masq.resolve(params(), third)["former"] == [["iptables-nft", "B"], ["iptables-nft", "C"]]
+    assert _masq.resolve(params(state="absent"), third)["former"] == [
+        ["iptables-nft", CHAIN], ["iptables-nft", "B"], ["iptables-nft", "C"], ["iptables-legacy", CHAIN], ["nftables", CHAIN],
+    ]  # fmt: skip
 
 
 def run(host, section, writable=True):
@@ -218,9 +244,9 @@ def test_a_clean_pass_writes_nothing(host):
 
 
 def test_a_renamed_chain_goes_in_the_same_transaction_and_another_flavours_after_the_new_one_is_in_place(host):
-    host["nft"].tables["ipv4"]["OLD"] = Found(wanted_rules([V4]), (wanted_jump("OLD"),))
+    host["nft"].tables["ipv4"]["OLD"] = Found(wanted_rules(Masquerading((V4,))), (wanted_jump("OLD"),))
     host["legacy"].tables["ipv4"]["OLDER"] = Found((), ())
-    section = dict(_masq.resolve(params(flavour="nft"), None), former=[["legacy", "OLDER"], ["nft", "OLD"]])
+    section = dict(_masq.resolve(params(backend="iptables-nft"), None), former=[["iptables-legacy", "OLDER"], ["iptables-nft", "OLD"]])
     _plan, problems = run(host, section)
     assert problems == ()
     assert host["log"] == [("nft", "ipv4", ["lay", "append", "delete", "drop"]), ("legacy", "ipv4", ["drop"])]
@@ -228,7 +254,7 @@ def test_a_renamed_chain_goes_in_the_same_transaction_and_another_flavours_after
 
 def test_a_family_without_a_cidr_is_cleared(host):
     host["nft"].tables["ipv4"][CHAIN] = RIGHT
-    host["nft"].tables["ipv6"][CHAIN] = Found(wanted_rules([V6]), (wanted_jump(CHAIN),))
+    host["nft"].tables["ipv6"][CHAIN] = Found(wanted_rules(Masquerading((V6,))), (wanted_jump(CHAIN),))
     plan, _unused = run(host, _masq.resolve(params(), None))
     assert host["log"] == [("nft", "ipv6", ["delete", "drop"])]
     assert {change.reason for change in plan.changes} == {"no cluster CIDR is IPv6"}
@@ -237,7 +263,7 @@ def test_a_family_without_a_cidr_is_cleared(host):
 def test_one_family_that_cannot_be_read_does_not_cost_the_other_one(host):
     host["nft"].broken["ipv6"] = KindnetError("ip6tables-nft", "x", "is incompatible", "Look.")
     host["legacy"].tables["ipv6"][CHAIN] = RIGHT
-    section = dict(_masq.resolve(params(cluster_cidrs=[V4, V6], flavour="nft"), None))
+    section = dict(_masq.resolve(params(cluster_cidrs=[V4, V6], backend="iptables-nft"), None))
     plan, problems = run(host, section)
     assert [problem.subject for problem in plan.problems] == ["ip6tables-nft nat"]
     assert host["log"] == [("nft", "ipv4", ["lay", "append"])]  # and the old chain of that family stays

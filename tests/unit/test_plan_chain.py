@@ -9,6 +9,7 @@ import pytest
 from ansible_collections.kindnet.host.plugins.module_utils._firewall import restore_script
 from ansible_collections.kindnet.host.plugins.module_utils._plan_chain import (
     Found,
+    Masquerading,
     Place,
     command,
     leads_to,
@@ -25,7 +26,7 @@ from hypothesis import strategies as st
 
 HERE = Place("nft", "ipv4")
 CHAIN = "KIND-MASQ-AGENT"
-CIDRS = ["10.244.0.0/16", "10.96.0.0/12"]
+SPARED = Masquerading(("10.244.0.0/16", "10.96.0.0/12"))
 
 # As iptables-save prints what kindnetd lays, less "-A CHAIN".
 R1 = '-d 10.244.0.0/16 -m comment --comment "kind-masq-agent: local traffic is not subject to MASQUERADE" -j RETURN'
@@ -42,7 +43,7 @@ FOREIGN = ['-o eth9 -j SNAT --to-source 192.0.2.1', '-m comment --comment "-j KI
 
 
 def test_the_rules_are_kindnetds_to_the_letter():
-    assert wanted_rules(CIDRS) == (R1, R2, M)
+    assert wanted_rules(SPARED) == (R1, R2, M)
     assert wanted_jump(CHAIN) == JUMP
 
 
@@ -69,7 +70,7 @@ def test_the_rules_are_kindnetds_to_the_letter():
 )
 def test_a_wrong_chain_is_laid_anew_and_the_reason_names_the_fault(rules, reason):
     found = Found(None if rules is None else tuple(rules), () if rules is None else (JUMP,))
-    plan = plan_chain(HERE, CHAIN, CIDRS, found)
+    plan = plan_chain(HERE, CHAIN, SPARED, found)
     change = plan.changes[0]
     assert change.subject == "iptables-nft chain nat/KIND-MASQ-AGENT"
     assert change.action == ("add" if rules is None else "replace")
@@ -128,7 +129,7 @@ def test_a_wrong_chain_is_laid_anew_and_the_reason_names_the_fault(rules, reason
     ],
 )
 def test_the_jump_is_repaired_without_emptying_the_chain(postrouting, reason, script):
-    plan = plan_chain(HERE, CHAIN, CIDRS, Found((R1, R2, M), tuple(postrouting)))
+    plan = plan_chain(HERE, CHAIN, SPARED, Found((R1, R2, M), tuple(postrouting)))
     if reason is None:
         assert plan.changes == ()
         return
@@ -139,7 +140,7 @@ def test_the_jump_is_repaired_without_emptying_the_chain(postrouting, reason, sc
 
 
 def test_a_plan_for_nothing_wrong_is_empty():
-    assert plan_chain(HERE, CHAIN, CIDRS, Found((R1, R2, M), (JUMP,))) == plan_removal(HERE, CHAIN, Found(None), "")
+    assert plan_chain(HERE, CHAIN, SPARED, Found((R1, R2, M), (JUMP,))) == plan_removal(HERE, CHAIN, Found(None), "")
 
 
 def test_removal_takes_every_jump_then_the_chain():
@@ -249,19 +250,19 @@ some_postrouting = st.lists(st.sampled_from([JUMP, GOTO, BARE] + FOREIGN), max_s
 
 
 @settings(deadline=None, max_examples=500)
-@given(rules=some_rules, postrouting=some_postrouting, cidrs=st.permutations(CIDRS))
+@given(rules=some_rules, postrouting=some_postrouting, cidrs=st.permutations(SPARED.spared))
 def test_whatever_is_there_one_run_makes_it_exact(rules, postrouting, cidrs):
     table = Table(rules, postrouting)
     before = table.found()
-    changes = plan_chain(HERE, CHAIN, cidrs, before).changes
+    changes = plan_chain(HERE, CHAIN, Masquerading(tuple(cidrs)), before).changes
     table.restore(restore_script([edit for change in changes for edit in change.op.edits]))
     after = table.found()
-    assert after.rules == wanted_rules(cidrs)
+    assert after.rules == wanted_rules(Masquerading(tuple(cidrs)))
     assert [rule for rule in after.postrouting if leads_to(rule, CHAIN)] == [JUMP]
     assert [rule for rule in after.postrouting if not leads_to(rule, CHAIN)] == [r for r in postrouting if not leads_to(r, CHAIN)]
     stood = [position for position, rule in enumerate(postrouting) if leads_to(rule, CHAIN)]
     assert after.postrouting.index(JUMP) == (stood[0] if stood else len(postrouting))
-    assert plan_chain(HERE, CHAIN, cidrs, after).changes == ()
+    assert plan_chain(HERE, CHAIN, Masquerading(tuple(cidrs)), after).changes == ()
     assert bool(changes) is (before != after)
 
 

@@ -18,6 +18,7 @@ from ansible_collections.kindnet.host.plugins.module_utils import (
     _concerns,
     _desired,
     _firewall,
+    _masq_backend,
     _pause,
     _problem_memory,
     _reconcile,
@@ -318,14 +319,14 @@ def test_check_tells_drift_and_changes_nothing(node, capsys, monkeypatch, tmp_pa
 def test_check_names_a_pause_and_what_auto_would_decide_today(node, capsys, monkeypatch):
     monkeypatch.setattr("os.geteuid", lambda: 0)
     monkeypatch.setattr(_concerns, "MODULES", {"masq": "_a", "conflist": "_b"})
-    node.desired = _desired.Desired("kindnet", {"masq": {"chain": "C", "flavour": "nft"}, "conflist": {}})
+    node.desired = _desired.Desired("kindnet", {"masq": {"chain": "C", "backend": "iptables-nft", "auto": True}, "conflist": {}})
     node.concerns = {"masq": fake(), "conflist": fake()}
-    node.concerns["masq"].flavour_today = lambda chain: ("legacy", "because of " + chain)
+    monkeypatch.setattr(_masq_backend, "otherwise", lambda section: ["backend: legacy today, for %s" % section["chain"]])
     node.concerns["conflist"].mtu_today = lambda section: "mtu auto: 1450 today"
     _pause.start(60)
     assert _reconcile_cli.main(["--check"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "note: flavour: iptables-nft is recorded; auto would choose iptables-legacy today: because of C",
+        "note: backend: legacy today, for C",
         "note: mtu auto: 1450 today",
         "note: passes are paused for another 1m",
     ]

@@ -122,7 +122,7 @@ def test_the_mtu_is_that_of_the_interface_that_reaches_the_peers(nodes: Nodes) -
 def test_the_lock_of_iptables_is_waited_for_within_bounds(nodes: Nodes) -> None:
     """Only the legacy flavour has one."""
     node = nodes["k8s-guide-worker2"]
-    converge(node, "masquerade", extra(kindnet_iptables_flavour="legacy"))
+    converge(node, "masquerade", extra(kindnet_masq_backend="iptables-legacy"))
     assert node.chain_lines("iptables-nft-save") == []
     assert_converged(node, nodes, "iptables-legacy-save")
     node.sh("systemd-run --quiet --unit=holder flock /run/xtables.lock sleep infinity")
@@ -140,7 +140,7 @@ def test_the_lock_of_iptables_is_waited_for_within_bounds(nodes: Nodes) -> None:
         node.run("systemctl stop holder; rm -f /run/another.lock")
     assert node.do_pass() == "0"
     assert_converged(node, nodes, "iptables-legacy-save")
-    converge(node, "masquerade", extra(kindnet_iptables_flavour="nft"))
+    converge(node, "masquerade", extra(kindnet_masq_backend="iptables-nft"))
     assert node.chain_lines("iptables-legacy-save") == []
     assert_converged(node, nodes)
 

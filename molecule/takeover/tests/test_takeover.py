@@ -184,7 +184,7 @@ def test_the_chain_moves_to_another_flavour_without_a_gap(nodes: Nodes, pods: di
     """Every new connection to a host outside finds a masquerade."""
     node = nodes[LEGACY]
     with Traffic(pods[LEGACY], OUTSIDE) as traffic:
-        run = play("kindnet.yml", f"--limit={node}", "--tags=masquerade", f"--extra-vars={json.dumps({'kindnet_iptables_flavour': 'nft'})}")
+        run = play("kindnet.yml", f"--limit={node}", "--tags=masquerade", f"--extra-vars={json.dumps({'kindnet_masq_backend': 'iptables-nft'})}")
         assert run.rc == 0, run.output
         assert node.chain_lines("iptables-legacy-save") == []
         assert_converged(node, nodes, "iptables-nft-save")

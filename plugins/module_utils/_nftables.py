@@ -1,0 +1,260 @@
+# Copyright (c) 2026, the kindnet.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Our own table of nf_tables: looked at and changed through nft, as data, in one transaction. The only code that does.
+
+nft is told and tells in JSON (libnftables-json(5)), so no text is put together or taken apart. One process reads both families, however many rules others have;
+where there is no table of ours it costs a system call.
+"""
+
+from __future__ import annotations
+
+__metaclass__ = type
+
+import json
+
+from ._errors import KindnetError
+from ._firewall import FOLDERS, SPARE_TIME, TABLES, find, nft_has, run
+from ._plan_chain import NFT_PLACE
+from ._plan_chain import NFT_TABLE as TABLE
+from ._plan_table import BASE_CHAIN, SUBJECT, Table, interval_of, merged, spell
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Iterable, List, Optional, Tuple
+
+    from ._firewall import Result
+    from ._plan_table import Interval, Op, Rule
+
+FAMILY = NFT_PLACE.family
+TYPES = {"ipv4": "ipv4_addr", "ipv6": "ipv6_addr"}
+INSTALL = "Install the package nftables, or use the role kindnet.host.prerequisites; or take another backend (of the roles: kindnet_masq_backend)."
+
+
+def require() -> None:
+    """Raise unless nft is installed."""
+    _path()
+
+
+def installed() -> bool:
+    return bool(find("nft"))
+
+
+def has_table() -> bool:
+    """Whether there is a table of our name. No process."""
+    return nft_has(FAMILY, TABLE)
+
+
+def read(chain: str) -> Optional[Table]:
+    """Our table, or None. One process, and none without a table."""
+    if not has_table():
+        return None
+    result = _nft(["--json", "list", "table", FAMILY, TABLE])
+    if result.status:
+        if not has_table():  # somebody deleted it since
+            return None
+        _raise(result, "listing it failed")
+    try:
+        return table_of(json.loads(result.out, strict=False)["nftables"], chain)
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise KindnetError(
+            SUBJECT, repr(result.out[:200]), "nft printed something else than this table (%s)" % e, "Run 'nft -j list table inet %s'." % TABLE
+        )
+
+
+def commit(op: Op) -> None:
+    """Make all of ``op`` in one transaction of the kernel, or nothing of it."""
+    result = _nft(["--json", "--file", "-"], json.dumps({"nftables": list(commands(op))}).encode())
+    if result.status:
+        _raise(result, "the transaction was refused, the table is as it was")
+
+
+def commands(op: Op) -> Iterable[Dict[str, Any]]:
+    """What nft is told. A table is added before it is deleted, so that it does not matter whether it is there."""
+    table = op.table
+    yield _command("add", "table", name=TABLE)
+    if table is None or not op.parts + op.unwanted:
+        yield _command("delete", "table", name=TABLE)
+    if table is None:
+        return
+    yield _command("add", "table", name=TABLE)
+    yield _command("add", "chain", table=TABLE, name=table.chain)
+    kind, hook, priority, policy = table.base.split()
+    yield _command("add", "chain", table=TABLE, name=BASE_CHAIN, type=kind, hook=hook, prio=int(priority), policy=policy)
+    parts = op.parts + op.unwanted or (*table.sets, table.chain, BASE_CHAIN)
+    for name in table.sets:
+        if name in parts:
+            yield from _fill_set(name, table.sets[name])
+    for name, rules in ((table.chain, table.rules or ()), (BASE_CHAIN, table.entry)):
+        if name in parts:
+            yield from _fill_chain(name, rules)
+    for name in op.unwanted:
+        yield _command("delete", "set", table=TABLE, name=name)
+
+
+def _fill_set(name: str, wanted: Tuple[Interval, ...]) -> Iterable[Dict[str, Any]]:
+    yield _command("add", "set", table=TABLE, name=name, type=TYPES[name[-4:]], flags=["interval"])
+    yield _command("flush", "set", table=TABLE, name=name)
+    if wanted:
+        yield _command("add", "element", table=TABLE, name=name, elem=[element(name, interval) for interval in wanted])
+
+
+def _fill_chain(name: str, rules: Tuple[Rule, ...]) -> Iterable[Dict[str, Any]]:
+    yield _command("flush", "chain", table=TABLE, name=name)
+    for rule in rules:
+        remark = rule[-1][len('comment "') : -1]
+        yield _command("add", "rule", table=TABLE, chain=name, expr=[statement(words) for words in rule[:-1]], comment=remark)
+
+
+def statement(words: str) -> Dict[str, Any]:
+    """A statement of a rule of ours, as libnftables-json has it."""
+    first, *rest = words.split()
+    if first in ("ip", "ip6"):
+        return {"match": {"op": "==", "left": {"payload": {"protocol": first, "field": rest[0]}}, "right": rest[1]}}
+    if first == "meta":
+        return {"match": {"op": "==", "left": {"meta": {"key": rest[0]}}, "right": rest[1]}}
+    if first == "fib":
+        return {"match": {"op": "!=", "left": {"fib": {"result": "type", "flags": ["daddr"]}}, "right": rest[3]}}
+    if first == "jump":
+        return {"jump": {"target": rest[0]}}
+    return {first: {"flags": rest} if rest else None}
+
+
+def element(name: str, interval: Interval) -> Any:
+    text = spell(name, interval)
+    if "-" in text:
+        return {"range": text.split("-")}
+    address, _unused, length = text.partition("/")
+    return {"prefix": {"addr": address, "len": int(length)}} if length else address
+
+
+def table_of(objects: List[Dict[str, Any]], chain: str) -> Table:
+    """The table out of what nft prints of it."""
+    base, has_chain = "", False
+    rules: Dict[str, List[Rule]] = {chain: [], BASE_CHAIN: []}
+    sets: Dict[str, Tuple[Interval, ...]] = {}
+    strangers: List[str] = []
+    if not any(_kind_of(item) == "table" for item in objects):
+        raise KeyError("table")
+    for item in objects:
+        kind = _kind_of(item)
+        data = item[kind]
+        if kind in ("metainfo", "table"):
+            if "flags" in data:
+                strangers.append("a flag such as dormant")  # which one is not to be had: nft 1.0 prints memory of somebody else's there
+        elif kind == "chain" and data["name"] == BASE_CHAIN and "hook" in data:
+            base = "%s %s %s %s" % (data.get("type"), data["hook"], data.get("prio"), data.get("policy"))
+        elif kind == "chain" and data["name"] == chain and "hook" not in data:
+            has_chain = True
+        elif kind == "rule" and data["chain"] in rules:
+            rules[data["chain"]].append(rule_of(data))
+        elif kind == "set" and _is_like_ours(data):
+            sets[data["name"]] = merged(_interval(one) for one in data.get("elem", ()))
+        elif kind != "rule":  # its chain is named already
+            strangers.append("%s %s" % (kind, data.get("name", "")))
+    return Table(base, tuple(rules[BASE_CHAIN]), chain, tuple(rules[chain]) if has_chain else None, sets, tuple(strangers))
+
+
+def rule_of(data: Dict[str, Any]) -> Rule:
+    words = tuple(words_of(one) for one in data["expr"])
+    return (*words, 'comment "%s"' % data["comment"]) if "comment" in data else words
+
+
+def words_of(one: Dict[str, Any]) -> str:
+    """A statement in nft's words where it is one that we know, else as nft gave it."""
+    kind = _kind_of(one)
+    data = one[kind]
+    if kind == "counter":
+        return "counter"  # whatever it has counted
+    if kind == "match" and isinstance(data["right"], str):
+        left = data["left"]
+        what = _kind_of(left)
+        equal = "" if data["op"] == "==" else data["op"] + " "
+        if what == "payload" and "field" in left[what]:
+            return "%s %s %s%s" % (left[what]["protocol"], left[what]["field"], equal, data["right"])
+        if what == "meta":
+            return "meta %s %s%s" % (left[what]["key"], equal, data["right"])
+        if what == "fib":
+            return "fib %s %s %s%s" % (" . ".join(_list(left[what]["flags"])), left[what]["result"], equal, data["right"])
+    if kind in ("jump", "goto"):
+        return "%s %s" % (kind, data["target"])
+    if data is None:
+        return kind
+    if isinstance(data, dict) and list(data) == ["flags"]:
+        return " ".join([kind] + _list(data["flags"]))
+    return json.dumps(one, sort_keys=True)
+
+
+def count_others() -> int:
+    """How many rules others have in native nat chains: those of base chains that iptables-nft did not make. Two processes and more."""
+    if not installed():
+        return 0
+    count = 0
+    for item in _objects(["list", "chains"]):
+        chain = item.get("chain", {})
+        if chain.get("type") != "nat" or (chain["family"], chain["table"]) == (FAMILY, TABLE):
+            continue
+        if chain["table"] in TABLES and chain["name"].isupper():
+            continue  # iptables-nft's own
+        count += sum("rule" in one for one in _objects(["list", "chain", chain["family"], chain["table"], chain["name"]]))
+    return count
+
+
+def _objects(arguments: List[str]) -> List[Dict[str, Any]]:
+    result = _nft(["--json", *arguments])
+    if result.status:
+        _raise(result, "'nft %s' failed" % " ".join(arguments))
+    objects: List[Dict[str, Any]] = json.loads(result.out)["nftables"]
+    return objects
+
+
+def _is_like_ours(data: Dict[str, Any]) -> bool:
+    """Whether a set is of the kind of ours. One with a timeout would forget."""
+    known = {"family", "name", "table", "type", "handle", "flags", "elem"}
+    return set(data) <= known and _list(data.get("flags")) == ["interval"] and data["type"] == TYPES.get(data["name"][-4:])
+
+
+def _interval(one: Any) -> Interval:
+    if isinstance(one, str):
+        return interval_of(one)
+    if "elem" in one:
+        return _interval(one["elem"]["val"])
+    if "range" in one:
+        first, last = one["range"]
+        return interval_of(first)[0], interval_of(last)[1]
+    return interval_of("%s/%d" % (one["prefix"]["addr"], one["prefix"]["len"]))
+
+
+def _kind_of(one: Dict[str, Any]) -> str:
+    return next(iter(one))
+
+
+def _list(flags: Any) -> List[str]:
+    """Flags as a list; nft prints a single one as it is, in some versions."""
+    return [] if flags is None else [flags] if isinstance(flags, str) else list(flags)
+
+
+def _command(verb: str, kind: str, **data: Any) -> Dict[str, Any]:
+    return {verb: {kind: dict(data, family=FAMILY)}}
+
+
+def _path() -> str:
+    path = find("nft")
+    if not path:
+        raise KindnetError("nftables", "nft", "is not installed, or not in %s" % ", ".join(FOLDERS), INSTALL)
+    return path
+
+
+def _nft(arguments: List[str], stdin: bytes = b"") -> Result:
+    return run([_path(), *arguments], stdin, SPARE_TIME)
+
+
+def _raise(result: Result, what: str) -> None:
+    said = "; ".join(line.strip() for line in result.err.splitlines() if line.strip().strip("^")) or "status %d" % result.status
+    if "Operation not permitted" in said or "Permission denied" in said:
+        raise KindnetError("nft", said, "may not look at or change %s" % SUBJECT, "Run as root (become: true), with CAP_NET_ADMIN.")
+    if "JSON support not compiled-in" in said:
+        raise KindnetError("nft", said, "this nft cannot do JSON", "Install one that can (every distribution's does), or take another backend.")
+    raise KindnetError(
+        SUBJECT, said, what, "Look with 'nft list table inet %s'. Needed of the kernel: inet nat (5.2 or newer), fib, masquerade." % TABLE
+    )
