@@ -29,6 +29,10 @@ INVENTORIES = [ROOT / path for path in os.environ.get("KINDNET_INVENTORY", ".lab
 EPHEMERAL = Path(os.environ.get("MOLECULE_EPHEMERAL_DIRECTORY", ROOT / ".lab"))
 LAB = Path("/run/kindnet-lab")
 
+# Through what the scenario's nodes masquerade: the program that prints the rules.
+SAVE = os.environ.get("KINDNET_SAVE", "iptables-save")
+NFT = "nft"
+
 PROTOCOL = "107"
 CHAIN = "KIND-MASQ-AGENT"
 CONFLIST = "/etc/cni/net.d/10-kindnet.conflist"
@@ -119,6 +123,11 @@ class Node:
     def chain_lines(self, save: str = "iptables-save") -> list[str]:
         """All that names our chain, in order: its declaration, its jump, its rules."""
         return [line for line in self.nat(save) if CHAIN in line]
+
+    def table(self) -> list[str]:
+        """Our table of nftables, less what its counters say."""
+        lines = self.sh("nft list table inet kindnet 2>/dev/null || true").splitlines()
+        return [re.sub(r"counter packets \d+ bytes \d+", "counter", line.strip()) for line in lines if line.strip()]
 
     # --- Passes
 
@@ -264,6 +273,44 @@ def expected_chain(cluster_cidrs: list[str]) -> list[str]:
     ]
 
 
+def expected_table(cluster_cidrs: list[str]) -> list[str]:
+    """What `nft list table inet kindnet` prints: what kindnetd's chain says, for both families."""
+    families = families_of(cluster_cidrs)
+    ip = {4: "ip", 6: "ip6"}
+    sets = [
+        line
+        for f in families
+        for line in (
+            f"set non_masquerade_ipv{f} {{",
+            f"type ipv{f}_addr",
+            "flags interval",
+            f"elements = {{ {', '.join(of_family(f, cluster_cidrs))} }}",
+            "}",
+        )
+    ]
+    return [
+        "table inet kindnet {",
+        *sets,
+        f"chain {CHAIN} {{",
+        *(
+            f'{ip[f]} daddr @non_masquerade_ipv{f} counter return comment "kind-masq-agent: local traffic is not subject to MASQUERADE"'
+            for f in families
+        ),
+        *(
+            f"meta nfproto ipv{f} counter masquerade comment"
+            ' "kind-masq-agent: outbound traffic is subject to MASQUERADE (must be last in chain)"'
+            for f in families
+        ),
+        "}",
+        "chain postrouting {",
+        "type nat hook postrouting priority srcnat + 1; policy accept;",
+        f"fib daddr type != local counter jump {CHAIN} comment"
+        ' "kind-masq-agent: ensure nat POSTROUTING directs all non-LOCAL destination traffic to our custom KIND-MASQ-AGENT chain"',
+        "}",
+        "}",
+    ]
+
+
 def expected_conflist(node: Node, nodes: dict[str, Node]) -> dict[str, Any]:
     family = 6 if ":" in node.pod_cidrs[0] else 4
     peer = next(p for p in nodes.values() if p is not node and p.node_ip(family))
@@ -295,11 +342,26 @@ def in_family(family: int, command: str) -> str:
     return command.replace("iptables", "ip6tables") if family == 6 else command
 
 
-def assert_converged(node: Node, nodes: dict[str, Node], save: str = "iptables-save") -> None:
+def assert_masquerades(node: Node, save: str = SAVE) -> None:
+    """The masquerade chain is where ``save`` prints it, to the letter, and nowhere else."""
+    for other in ("iptables-nft-save", "iptables-legacy-save", NFT):
+        if other == NFT:
+            assert node.table() == (expected_table(node.cluster_cidrs) if save == NFT else []), node
+            continue
+        here = other == save or save == "iptables-save" and other == "iptables-nft-save"
+        for family in (4, 6):
+            cidrs = of_family(family, node.cluster_cidrs) if here else []
+            assert node.chain_lines(in_family(family, other)) == (expected_chain(cidrs) if cidrs else []), (node, other)
+
+
+def assert_converged(node: Node, nodes: dict[str, Node], save: str = SAVE) -> None:
     """The state that a converge makes and that every pass restores, in the families that the cluster has."""
+    if save == NFT:
+        assert node.table() == expected_table(node.cluster_cidrs), node
     for family in families_of(node.cluster_cidrs):
         assert node.routes(PROTOCOL, family) == by_text(expected_routes(node, nodes, family)), node
-        assert node.chain_lines(in_family(family, save)) == expected_chain(of_family(family, node.cluster_cidrs)), node
+        if save != NFT:
+            assert node.chain_lines(in_family(family, save)) == expected_chain(of_family(family, node.cluster_cidrs)), node
         if node.pod_cidr(family):
             assert node.sh(f"sysctl -n {FORWARDING[family]}") == "1\n", node
     assert json.loads(node.read(CONFLIST)) == expected_conflist(node, nodes), node

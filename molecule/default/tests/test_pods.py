@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Iterator
 
 import pytest
-from nodes import CHAIN, ROOT, Node, families_of, in_family, lab, numbers, until
+from nodes import CHAIN, NFT, ROOT, SAVE, Node, families_of, in_family, lab, numbers, until
 
 KERNEL = "2"  # the protocol of routes that the kernel makes for addresses
 OUTSIDE = Node("outside", {"kindnet_node_ips": ["172.18.0.100", "fc00:f853:ccd:e793::100"], "kindnet_pod_cidrs": []}, [])
@@ -157,7 +157,12 @@ def test_what_decides_is_the_chain(pods: list[Place], family: int) -> None:
     """Counters of the very rules, so that no other masquerade can be what passed the tests above."""
 
     def packets(node: Node) -> tuple[int, int]:
-        lines = [line for line in node.sh(in_family(family, "iptables-save -c -t nat")).splitlines() if f"-A {CHAIN} " in line]
+        if SAVE == NFT:
+            lines = node.sh(f"nft list chain inet kindnet {CHAIN}").splitlines()
+            ours = [line for line in lines if f"ip{'6' if family == 6 else ''} daddr" in line or f"nfproto ipv{family}" in line]
+            returned, masqueraded = numbers(ours, r"packets (\d+)")
+            return returned, masqueraded
+        lines = [line for line in node.sh(in_family(family, f"{SAVE} -c -t nat")).splitlines() if f"-A {CHAIN} " in line]
         (returned,) = numbers([line for line in lines if "-j RETURN" in line], r"^\[(\d+):")
         (masqueraded,) = numbers([line for line in lines if "-j MASQUERADE" in line], r"^\[(\d+):")
         return returned, masqueraded
@@ -176,15 +181,19 @@ def test_what_decides_is_the_chain(pods: list[Place], family: int) -> None:
 def test_these_tests_can_fail(pods: list[Place], family: int) -> None:
     """Without the chain's jump a host outside sees no node's address, and gets no answer to where it could send none."""
     a, b = pods[0], next(p for p in pods if p.node is not pods[0].node)
-    nat = in_family(family, "iptables -t nat")
-    (jump,) = [r for r in a.node.nat(in_family(family, "iptables-save")) if r.startswith("-A POSTROUTING") and r.endswith(f"-j {CHAIN}")]
+    nat = in_family(family, f"{'iptables' if SAVE == NFT else SAVE.removesuffix('-save')} -t nat")
+    if SAVE == NFT:
+        without_jump = "nft flush chain inet kindnet postrouting"
+    else:
+        (jump,) = [r for r in a.node.nat(in_family(family, SAVE)) if r.startswith("-A POSTROUTING") and r.endswith(f"-j {CHAIN}")]
+        without_jump = f"{nat} {jump.replace('-A', '-D', 1)}"
     a.node.sh("systemctl stop kindnet-reconcile.timer; systemctl stop kindnet-reconcile.service")
     try:
         # A masquerade ahead of the chain is what a wrong host would do to traffic between pods.
         a.node.sh(f"{nat} -I POSTROUTING -j MASQUERADE")
         assert seen_from(a, b, 7500, family) == a.node.node_ip(family)
         a.node.sh(f"{nat} -D POSTROUTING -j MASQUERADE")
-        a.node.sh(f"{nat} {jump.replace('-A', '-D', 1)}")
+        a.node.sh(without_jump)
         with pytest.raises(AssertionError):
             seen_from(a, at(OUTSIDE), 7501, family)
     finally:

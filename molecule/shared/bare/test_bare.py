@@ -22,6 +22,7 @@ def test_no_rule_of_ours(node: Node) -> None:
     for save in ("iptables-nft-save", "ip6tables-nft-save", "iptables-legacy-save", "ip6tables-legacy-save"):
         text = node.run(save).stdout
         assert CHAIN not in text and "kind-masq-agent" not in text, save
+    assert node.table() == []
 
 
 def test_no_unit_of_ours(node: Node) -> None:

@@ -15,13 +15,15 @@ from nodes import (
     CHAIN,
     CONFLIST,
     FORWARDING,
+    NFT,
     PROTOCOL,
+    SAVE,
     SERVICE,
     TIMER,
     Node,
     assert_converged,
+    assert_masquerades,
     by_text,
-    expected_chain,
     expected_conflist,
     expected_routes,
     families_of,
@@ -62,17 +64,10 @@ class TestRoutes:
 
 
 class TestMasquerade:
-    def test_chain_and_jump_are_kindnetds_to_the_letter(self, node: Node, family: int) -> None:
-        assert node.chain_lines(in_family(family, "iptables-save")) == expected_chain(of_family(family, node.cluster_cidrs))
+    def test_it_is_kindnetds_to_the_letter_and_nowhere_else(self, node: Node) -> None:
+        assert_masquerades(node)
 
-    def test_no_second_one_in_the_other_flavour(self, node: Node, family: int) -> None:
-        holders = [f for f in ("nft", "legacy") if CHAIN in node.run(in_family(family, f"iptables-{f}-save -t nat")).stdout]
-        assert len(holders) == 1
-
-    def test_nothing_for_a_family_without_a_cluster_cidr(self, node: Node) -> None:
-        for family in {4, 6} - set(families_of(node.cluster_cidrs)):
-            assert CHAIN not in node.run(in_family(family, "iptables-save -t nat")).stdout
-
+    @pytest.mark.skipif(SAVE == NFT, reason="by nftables alone")
     def test_nft_sees_the_same(self, node: Node, family: int) -> None:
         if CHAIN not in node.run(in_family(family, "iptables-nft-save -t nat")).stdout:
             pytest.skip("this node's rules are in legacy tables")
