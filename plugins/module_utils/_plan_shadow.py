@@ -324,6 +324,8 @@ def _nft_rule(rule: Mapping[str, Any], sets: Mapping[Key, Any], version: int) ->
             verdict, target = kind.upper(), body["target"]
         elif kind in ("masquerade", "snat"):
             verdict, target = NAT, kind.upper()
+            if body and body.get("family") == {4: "ip6", 6: "ip"}[version]:
+                match[SOURCE] = ()
         elif kind == "match":
             exact = _nft_match(match, body, table, sets, version) and exact
         elif kind in ("counter", "log", "continue") or (kind == "xt" and body and body.get("name") == "comment"):
