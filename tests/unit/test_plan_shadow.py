@@ -233,6 +233,7 @@ def test_a_line_says_where_what_and_to_whom():
         ("-A POSTROUTING -g A\n-A POSTROUTING -j MASQUERADE\n-A A -d 10.244.0.0/16 -j RETURN", ["POSTROUTING rule 1"]),  # past our jump
         ("-A POSTROUTING -d 10.244.0.0/16 -g A\n-A POSTROUTING -j MASQUERADE", []),
         ("-A POSTROUTING -j A\n-A A -g B\n-A A -j MASQUERADE\n-A B -o lo -j ACCEPT", []),
+        ("-A POSTROUTING -j A\n-A POSTROUTING -j MASQUERADE\n-A A -g B\n-A B -o lo -j ACCEPT", ["POSTROUTING rule 2"]),
         ("-A POSTROUTING -j A\n-A A -j B\n-A A -j MASQUERADE\n-A B -o lo -j ACCEPT", ["A rule 2"]),
         ("-A POSTROUTING -j A\n-A A -j B\n-A B -j RETURN\n-A B -j MASQUERADE", []),
         ("-A POSTROUTING -m set --match-set x dst -j A\n-A A -j MASQUERADE", []),
