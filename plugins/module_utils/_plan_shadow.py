@@ -105,9 +105,8 @@ def shadowing(
         if texts is None:
             return None
         rules = [_iptables_rule(name, number, text, chains, version) for number, text in enumerate(texts, 1)]
-        at = next((i for i, text in enumerate(texts) if jump(text)), None) if jump and name == POSTROUTING else None
-        if at is not None:
-            rules[at] = Rule(rules[at].place, _everything(version), True, OURS, "")
+        if jump and name == POSTROUTING:  # however it is worded: it will be as we want it
+            rules = [Rule(rule.place, _everything(version), True, OURS, "") if jump(text) else rule for rule, text in zip(rules, texts)]
         return rules
 
     found = _Walk(read, version, pods, spared).spared_that_are_translated(POSTROUTING)
@@ -205,7 +204,7 @@ class _Walk:
                     onward += here
                     back += returned
             regions = onward
-        # A doubt who went back to the chain before ends there: the others come, too.
+        # Here ends the doubt which of them went back earlier: by now all have.
         return _simplified(back + [Region(box, 0) if doubt == len(way) + 1 else Region(box, doubt) for box, doubt in regions])
 
     def _at(self, region: Region, numbers: Numbers, way: Tuple[Rule, ...]) -> Tuple[List[Region], List[Region]]:

@@ -208,6 +208,7 @@ def test_flannel_of_today_takes_a_cluster_cidr_that_it_does_not_know():
         # Behind our jump, what our chain handed back is met by the rest.
         ([JUMP, "-j MASQUERADE"], [("POSTROUTING rule 2", "spared")]),
         ([JUMP, "-j ACCEPT"], []),
+        (["-o eth0 -j KIND-MASQ-AGENT", "-j ACCEPT", JUMP], []),  # a doubled jump, which the same run makes one
         (["-s 10.244.0.0/16", "-j ACCEPT"], [("POSTROUTING rule 2", "others")]),
     ],
 )
