@@ -14,8 +14,8 @@ from ansible_collections.kindnet.host.plugins.module_utils._plan_shadow import s
 
 CHAIN = "KIND-MASQ-AGENT"
 JUMP = wanted_jump(CHAIN)
-PODS = SPARED = ["10.244.0.0/16"]
-PODS6 = ["fd00:10:244::/56"]
+PODS = SPARED = ("10.244.0.0/16",)
+PODS6 = ("fd00:10:244::/56",)
 
 
 def shadows(text, pods=PODS, spared=SPARED, ours=True):
