@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Passes and runs of kindnet_masq while another program rewrites chains of its own in the nat table all the time, as kube-proxy does.
 
-For KINDNET_CONCURRENCY_SECONDS per backend, 5 unless said otherwise; ``make test-all`` has two minutes of it. The oracle is what iptables-save prints.
+For KINDNET_CONCURRENCY_SECONDS per backend, 5 unless said otherwise; ``make test-all`` has two minutes of it. The oracle is what iptables-save and nft print.
 """
 
 from __future__ import annotations
@@ -44,16 +44,26 @@ DAMAGE = [
     ["-D" + JUMP[2:], "-F KIND-MASQ-AGENT", "-X KIND-MASQ-AGENT"],
     [],
 ]
+NFT_DAMAGE = [
+    "flush chain inet kindnet KIND-MASQ-AGENT",
+    "insert rule inet kindnet KIND-MASQ-AGENT accept",
+    "flush set inet kindnet non_masquerade_ipv4",
+    "flush chain inet kindnet postrouting",
+    "delete table inet kindnet",
+    "",
+]
 
 
 class Host(Sandbox):
-    def __init__(self, folder, flavour):
+    def __init__(self, folder, backend):
         super().__init__(folder)
-        self.flavour = flavour
+        self.backend = backend
+        self.flavour = "legacy" if backend == "iptables-legacy" else "nft"  # of the other program
+        self.undisturbed = []  # our table of nftables for each of CIDRS
 
     def masq(self, cidrs):
         """The module by itself, without the seconds that Ansible needs around it."""
-        arguments = {"ANSIBLE_MODULE_ARGS": {"cluster_cidrs": cidrs, "backend": "iptables-" + self.flavour}}
+        arguments = {"ANSIBLE_MODULE_ARGS": {"cluster_cidrs": cidrs, "backend": self.backend}}
         code = "import sys; sys.path.insert(0, sys.argv[1]); sys.argv[1:] = []; import runpy; runpy.run_module('%s', run_name='__main__')"
         module = "ansible_collections.kindnet.host.plugins.modules.kindnet_masq"
         done = self.run(sys.executable, "-c", code % module, str(self.collections), stdin=json.dumps(arguments), check=False)
@@ -70,7 +80,20 @@ class Host(Sandbox):
     def nat(self, tool):
         return [line for line in self.run("%s-%s-save" % (tool, self.flavour), "-t", "nat").stdout.splitlines() if not line.startswith("#")]
 
+    def damage(self, chance):
+        if self.backend == "nftables":
+            self.run("nft", "-f", "-", stdin=chance.choice(NFT_DAMAGE))
+            return
+        for tool in TOOLS:
+            self.restore(tool, chance.choice(DAMAGE), "--noflush")
+
+    def table(self):
+        return self.run("nft", "--stateless", "list", "table", "inet", "kindnet").stdout
+
     def assert_ours(self, cidrs):
+        if self.backend == "nftables":
+            assert self.table() == self.undisturbed[CIDRS.index(cidrs)]
+            return
         for tool in TOOLS:
             rules = [line for line in self.nat(tool) if line.startswith("-A KIND-MASQ-AGENT ") or line == JUMP]
             assert rules == [JUMP] + [RETURN % cidr for cidr in cidrs if (":" in cidr) == (tool == "ip6tables")] + [MASQUERADE]
@@ -111,14 +134,18 @@ class Rival(threading.Thread):
         return [line for line in lines if line.startswith("-A RIVAL ")], lines.count("-A POSTROUTING -m mark --mark 0x4000/0x4000 -j RIVAL")
 
 
-@pytest.fixture(params=["nft", "legacy"])
+@pytest.fixture(params=["iptables-nft", "iptables-legacy", "nftables"])
 def host(request, tmp_path):
     host = Host(tmp_path, request.param)
-    lacks = "".join(host.run("%s-%s" % (tool, request.param), "-t", "nat", "-S", check=False).stderr for tool in TOOLS)
-    if request.param == "legacy" and lacks:
+    lacks = "".join(host.run("%s-%s" % (tool, host.flavour), "-t", "nat", "-S", check=False).stderr for tool in TOOLS)
+    if host.flavour == "legacy" and lacks:
         host.close()
         pytest.skip("this kernel has no legacy iptables: " + lacks)
     host.module()
+    if request.param == "nftables":
+        for cidrs in CIDRS:
+            host.masq(cidrs)
+            host.undisturbed.append(host.table())
     yield host
     host.close()
 
@@ -134,8 +161,7 @@ def test_neither_loses_a_rule_to_the_other(host):
         end = time.monotonic() + SECONDS
         turns = 0
         while time.monotonic() < end or turns < 4:
-            for tool in TOOLS:
-                host.restore(tool, chance.choice(DAMAGE), "--noflush")
+            host.damage(chance)
             if turns % 4 == 3:
                 wanted = CIDRS[(turns // 4 + 1) % 2]
                 host.masq(wanted)
@@ -154,6 +180,8 @@ def test_neither_loses_a_rule_to_the_other(host):
 
 def test_after_a_restore_of_the_whole_table_ours_are_back_in_one_pass(host):
     host.masq(CIDRS[1])
+    if host.backend == "nftables":
+        host.run("nft", "flush", "ruleset")
     theirs = ["-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE", "-A OTHER -j RETURN"]
     for tool in TOOLS:
         host.restore(tool, [":OTHER - [0:0]"] + (theirs if tool == "iptables" else theirs[1:]))
