@@ -145,6 +145,22 @@ class Iptables:
             tuple(line for line in lines if not line.startswith((own, postrouting)) and leads_to(line, chain)),
         )
 
+    def read_nat(self, family: str, lock_wait: int) -> Dict[str, Tuple[str, ...]]:
+        """The rules of each chain of the nat table; {} without one, or one that iptables cannot list. Costs a process."""
+        if not self.installed(family) or not (nft_has(family, "nat", POSTROUTING) if self.flavour == "nft" else "nat" in legacy_tables(family)):
+            return {}
+        result = self._run(family, "", ["-t", "nat", "-S"], lock_wait)
+        if result.status and _incompatible(result):
+            return {}
+        self._raise_for(family, result)
+        rules: Dict[str, List[str]] = {}
+        for line in split_lines(result.out):
+            verb, chain, *rest = line.split(" ", 2)
+            found = rules.setdefault(chain, [])
+            if verb == "-A":
+                found.append(rest[0])
+        return {chain: tuple(found) for chain, found in rules.items()}
+
     def read_forward(self, family: str, lock_wait: int) -> Optional[Forward]:
         """What forwarded packets meet in the filter table; None where they meet nothing. Costs a process, and one more with Docker."""
         from ._plan_forward import DOCKER_USER, FORWARD, Forward  # a host where nothing is dropped never pays for it

@@ -46,9 +46,17 @@ if TYPE_CHECKING:
 
         wanted: Tuple[Tuple[Place, Look], ...]  # one per family in use; of nftables, one for both
         leftovers: Tuple[Tuple[Place, str, Look], ...]  # places where a chain of ours may still be, and must not
-        notes: Tuple[str, ...] = ()
+        survey: Optional[Survey] = None  # of a converge
+
+    class Survey(NamedTuple):
+        """The rules of others."""
+
+        why: str  # this backend
+        shadows: List[str]  # rules in the way of ours
+        notes: List[str]
 else:
-    Actual = namedtuple("Actual", "wanted leftovers notes", defaults=((),))
+    Actual = namedtuple("Actual", "wanted leftovers survey", defaults=(None,))
+    Survey = namedtuple("Survey", "why shadows notes")
 
 SECTION = "masq"
 KNOWN_BY_RECORD = True  # a chain of this name may be kindnetd's
@@ -178,7 +186,7 @@ def read(section: Section, recorded: Optional[Section]) -> Actual:
     errors = [found for found in looks if isinstance(found, KindnetError)]
     if errors and len(errors) >= len(wanted):
         raise errors[0]
-    return Actual(tuple(wanted), tuple(leftovers), () if recorded is None else _backend_notes(section))
+    return Actual(tuple(wanted), tuple(leftovers), None if recorded is None or not _wanted_places(section) else _survey(section))
 
 
 def _look(place: Place, chain: str, lock_wait: int, for_removal: bool) -> Look:
@@ -195,23 +203,32 @@ def _look(place: Place, chain: str, lock_wait: int, for_removal: bool) -> Look:
         return e
 
 
-def _backend_notes(section: Section) -> Tuple[str, ...]:
-    """Which backend auto decided for, and why; converge only."""
-    if not section.get("auto"):
-        return ()
-    from . import _masq_backend
+def _survey(section: Section) -> Survey:
+    """What a converge tells of the rules of others; none of it is a reason to fail."""
+    from . import _masq_backend, _masq_shadow
 
+    why = ""
+    notes: List[str] = []
+    shadows: List[str] = []
     try:
-        return _masq_backend.notes(section)
+        why, notes = _masq_backend.reason(section)
+        shadows = _masq_shadow.shadowed_by(section, {family: masquerading(section, family) for family in _families(section)})
     except KindnetError as e:
-        return ("backend: %s is in use; why auto would choose it cannot be told today: %s" % (section["backend"], e),)
+        notes.append("the rules of others cannot be read: %s" % e)
+    notes += ["shadowed by %s" % line for line in shadows]
+    return Survey(why, shadows, notes)
+
+
+def notes_of(section: Section) -> List[str]:
+    """What somebody who asks about a converged host should know beside what a pass sees."""
+    return _survey(section).notes
 
 
 def plan(section: Section, actual: Actual) -> Plan:
     changes: List[Change] = []
     problems: List[Problem] = []
-    notes: List[str] = list(actual.notes)
-    details: Dict[str, Dict[str, Any]] = {}
+    notes: List[str] = list(actual.survey.notes) if actual.survey else []
+    details: Dict[str, Any] = {"backend_reason": actual.survey.why, "shadowed_by": actual.survey.shadows} if actual.survey else {}
     for place, found in actual.wanted:
         if isinstance(found, KindnetError):
             problems.append(Problem("%s nat" % command(place), str(found)))

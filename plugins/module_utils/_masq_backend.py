@@ -55,22 +55,13 @@ def backend_today(chain: str, iptables_predicted: bool) -> Today:
     return Today("iptables-nft", why + "; iptables is not installed", split)
 
 
-def notes(section: Dict[str, Any]) -> Tuple[str, ...]:
-    """Of a converge: which backend is in use, and why; what differs from what would be decided today."""
-    today = backend_today(section["chain"], section["backend"] != "nftables")
-    if today.backend == section["backend"]:
-        found = ["backend: auto is %s: %s" % (section["backend"], today.why)]
-    else:
-        found = ["backend: auto stays with %s, where the chain is; without one it would choose %s: %s" % (section["backend"], today.backend, today.why)]
-    return tuple(found + [today.split] * bool(today.split))
-
-
-def otherwise(section: Dict[str, Any]) -> List[str]:
-    """Of a converged host: only what differs."""
+def reason(section: Dict[str, Any]) -> Tuple[str, List[str]]:
+    """Why the backend is the one that it is, and what somebody should know of it."""
     if not section.get("auto"):
-        return []
+        return "it was asked for", []
     today = backend_today(section["chain"], section["backend"] != "nftables")
-    found = []
-    if today.backend != section["backend"]:
-        found.append("backend: %s is recorded; auto would choose %s today: %s" % (section["backend"], today.backend, today.why))
-    return found + [today.split] * bool(today.split)
+    notes = [today.split] if today.split else []
+    if today.backend == section["backend"]:
+        return "auto: %s" % today.why, notes
+    note = "backend: %s it stays, since the chain is there; without one auto would choose %s today: %s" % (section["backend"], today.backend, today.why)
+    return "auto: the chain is there", [note, *notes]

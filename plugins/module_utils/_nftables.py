@@ -187,24 +187,33 @@ def words_of(one: Dict[str, Any]) -> str:
 
 def count_others() -> int:
     """How many rules others have in native nat chains: those of base chains that iptables-nft did not make. Two processes and more."""
+    chains = _native_nat_chains()
+    return sum("rule" in one for family, table, chain in chains for one in _objects(["list", "chain", family, table, chain]))
+
+
+def nat_ruleset() -> Dict[str, Any]:
+    """What ``nft -j list ruleset`` would tell of tables in which others have native nat chains. Two processes and more."""
+    tables = dict.fromkeys((family, table) for family, table, _chain in _native_nat_chains())
+    return {"nftables": [one for family, table in tables for one in _objects(["list", "table", family, table])]}
+
+
+def _native_nat_chains() -> List[Tuple[str, str, str]]:
+    """Family, table and name of each base chain of type nat that neither we nor iptables-nft made."""
     if not installed():
-        return 0
-    count = 0
-    for item in _objects(["list", "chains"]):
-        chain = item.get("chain", {})
-        if chain.get("type") != "nat" or (chain["family"], chain["table"]) == (FAMILY, TABLE):
-            continue
-        if chain["table"] in TABLES and chain["name"].isupper():
-            continue  # iptables-nft's own
-        count += sum("rule" in one for one in _objects(["list", "chain", chain["family"], chain["table"], chain["name"]]))
-    return count
+        return []
+    chains = [item["chain"] for item in _objects(["list", "chains"]) if item.get("chain", {}).get("type") == "nat"]
+    return [
+        (chain["family"], chain["table"], chain["name"])
+        for chain in chains
+        if (chain["family"], chain["table"]) != (FAMILY, TABLE) and not (chain["table"] in TABLES and chain["name"].isupper())
+    ]
 
 
 def _objects(arguments: List[str]) -> List[Dict[str, Any]]:
     result = _nft(["--json", *arguments])
     if result.status:
         _raise(result, "'nft %s' failed" % " ".join(arguments))
-    objects: List[Dict[str, Any]] = json.loads(result.out)["nftables"]
+    objects: List[Dict[str, Any]] = json.loads(result.out, strict=False)["nftables"]
     return objects
 
 

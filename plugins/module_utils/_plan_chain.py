@@ -275,6 +275,14 @@ def _plan_jump(place: Place, chain: str, found: Found, position: str) -> Optiona
     )
 
 
+def planned_postrouting(chain: str, postrouting: Sequence[str], position: str) -> List[str]:
+    """POSTROUTING as :func:`plan_chain` makes it."""
+    others = [rule for rule in postrouting if not leads_to(rule, chain)]
+    ahead = next((number for number, rule in enumerate(postrouting) if leads_to(rule, chain)), len(others))
+    ahead = min(ahead, _most_ahead(others, position))
+    return others[:ahead] + [wanted_jump(chain)] + others[ahead:]
+
+
 def _most_ahead(others: Sequence[str], position: str) -> int:
     """How many rules of others may stand ahead of our jump."""
     if position == FIRST:

@@ -145,11 +145,10 @@ def unseen_by_passes(name: str, section: Dict[str, Any], plan: Plan) -> Tuple[Pr
 
 
 def would_decide_otherwise(name: str, section: Dict[str, Any]) -> List[str]:
-    """What was decided at converge and would be decided otherwise today. A pass keeps to what is recorded."""
+    """What was decided at converge and would be decided otherwise today, and what stands in the way. A pass keeps to what is recorded."""
     if name == "masq":
-        from . import _masq_backend
-
-        return _masq_backend.otherwise(section)
+        notes: List[str] = _concerns.load(name).notes_of(section)
+        return notes
     if name == "conflist":
         note = _concerns.load(name).mtu_today(section)
         return [note] if note else []

@@ -43,8 +43,8 @@ options:
       - With V(auto) it is where the chain already is; else what the rules of others (kube-proxy's, Docker's) use, that is the flavour of
         iptables with more of them, or nftables if only native nat chains hold some; else the flavour that plain C(iptables) is; and
         nftables on a host without iptables.
-        It is decided by this module, recorded, and said with its reason in RV(notes); a pass of C(kindnet-reconcile) does not decide anew, and
-        C(kindnet-reconcile --status) tells if V(auto) would choose otherwise by now.
+        It is decided by this module, recorded, and said with its reason (RV(backend_reason)); a pass of C(kindnet-reconcile) does not
+        decide anew, and C(kindnet-reconcile --check) tells if V(auto) would choose otherwise by now.
       - With V(nftables) there is one table C(inet kindnet), in which interval sets hold the networks. Its base chain is hooked after
         the nat table of iptables (priority 101), or before it (99) with O(jump_position=first).
       - When the backend changes, the new chain is in place before the old one goes. Both say the same, so every packet is treated alike at any moment.
@@ -101,6 +101,12 @@ options:
       - V(before TARGET) goes with iptables only.
     type: str
     default: last
+    version_added: "0.2.0"
+  ip_masq_agent_config:
+    description:
+      - A configuration file of ip-masq-agent on the controller, whose CIDRs and link-local switches are added to the options.
+      - Read by the action plugin of this module, which refuses what the agent would refuse, and an option that contradicts the file.
+    type: str
     version_added: "0.2.0"
   lock_wait:
     description:
@@ -172,6 +178,19 @@ backend:
   returned: O(state=present), unless it failed before that was known
   type: str
   sample: iptables-nft
+backend_reason:
+  description: Why it is this one.
+  returned: as RV(backend)
+  type: str
+  sample: "auto: 12 rules and chains of others in iptables-nft, 0 rules and chains of others in iptables-legacy, 0 rules of others in native nat chains"
+shadowed_by:
+  description:
+    - Rules of others that decide about pods' packets otherwise than our chain does, where and what, at most ten. They are warned of and not touched.
+    - "Ahead of our jump that is NAT of what is to keep its address, and C(ACCEPT) of what is to be masqueraded; behind it the former."
+  returned: as RV(backend)
+  type: list
+  elements: str
+  sample: ["iptables-nft -t nat POSTROUTING rule 1 '-s 10.244.0.0/16 -j MASQUERADE' masquerades what is to keep its address"]
 families:
   description:
     - What was found of each family in use (V(ipv4), V(ipv6)), before any change. A family that could not be read is left out and is a problem.
@@ -265,6 +284,7 @@ OPTIONS = {
     "masquerade_link_local_ipv6": {"type": "bool", "default": True},
     "random_fully": {"type": "bool", "default": False},
     "jump_position": {"type": "str", "default": "last"},
+    "ip_masq_agent_config": {"type": "str"},
     "lock_wait": {"type": "int", "default": 5},
     "tools_predicted": {"type": "bool", "default": False},
 }
@@ -274,7 +294,9 @@ def families(outcome):
     """What the planner saw, for the result."""
     if "backend" not in outcome.section:
         return {}
-    return {"backend": outcome.section["backend"], "families": outcome.plan.details}
+    details = dict(outcome.plan.details)
+    said = {key: details.pop(key) for key in ("backend_reason", "shadowed_by")}
+    return dict(said, backend=outcome.section["backend"], families=details)
 
 
 def main():

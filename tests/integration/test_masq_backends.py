@@ -198,7 +198,7 @@ def test_a_host_without_iptables_works_with_nftables_alone(sandbox, native):
     sandbox.run("rm /usr/sbin/ip6tables* /usr/sbin/iptables* /usr/sbin/xtables*")
     first = masq(sandbox, cluster_cidrs=[V4, V6])
     assert first["backend"] == "nftables" and table(sandbox) == OURS
-    assert first["notes"][0].startswith("backend: auto is nftables: ") and ("1 rules of others in native nat chains" in first["notes"][0]) is native
+    assert first["backend_reason"].startswith("auto: ") and ("1 rules of others in native nat chains" in first["backend_reason"]) is native
     assert masq(sandbox, cluster_cidrs=[V4, V6])["changed"] is False
     assert masq(sandbox, state="absent")["changed"]
     assert "kindnet" not in ruleset(sandbox).replace("kindnet.host", "")
@@ -456,6 +456,34 @@ def test_link_local_is_spared_when_asked(net, backend):
     masq(net.node, cluster_cidrs=[V4, V6], backend=backend, masquerade_link_local=False, masquerade_link_local_ipv6=False)
     assert net.seen_as(net.pod, "169.254.7.2") == POD
     assert net.seen_as(net.pod, "192.0.2.2") == NODE
+
+
+def test_rules_in_the_way_are_named_and_stay(net, backend):
+    """What shadowed_by says is so: the pod is seen as the rule of somebody else makes it."""
+    masq(net.node, cluster_cidrs=[V4, V6], backend=backend)
+    assert masq(net.node, cluster_cidrs=[V4, V6], backend=backend)["shadowed_by"] == []
+    tool = backend if backend != "nftables" else "iptables-nft"
+    net.node.run("%s -t nat -I POSTROUTING -s %s -j MASQUERADE" % (tool, V4))
+    result = masq(net.node, cluster_cidrs=[V4, V6], backend=backend)
+    assert not result["changed"] and len(result["shadowed_by"]) == 1
+    assert result["shadowed_by"][0].startswith("%s -t nat POSTROUTING rule 1 '-s %s -j MASQUERADE'" % (tool, V4)), result
+    assert result["notes"] == ["shadowed by " + result["shadowed_by"][0]]
+    assert net.seen_as(net.pod, "10.244.9.2") == "10.244.9.1"
+    if backend != "nftables":
+        # Our chain hands back what it spares, so no position helps against this rule.
+        (line,) = masq(net.node, cluster_cidrs=[V4, V6], backend=backend, jump_position="first")["shadowed_by"]
+        assert "POSTROUTING rule 2 " in line and net.seen_as(net.pod, "10.244.9.2") == "10.244.9.1"
+    net.node.run("%s -t nat -D POSTROUTING -s %s -j MASQUERADE" % (tool, V4))
+    net.node.run(["nft", "-f", "-"], stdin="table ip x { chain y { type nat hook postrouting priority 90; ip daddr 10.244.0.0/16 masquerade; }; }")
+    (line,) = masq(net.node, cluster_cidrs=[V4, V6], backend=backend)["shadowed_by"]
+    assert line.startswith("nft ") and "masquerade" in line and net.seen_as(net.pod, "10.244.9.2") == "10.244.9.1"
+    assert "shadowed by nft " in net.node.python(CHECK)
+
+
+CHECK = """
+from ansible_collections.kindnet.host.plugins.module_utils import _reconcile_cli
+raise SystemExit(_reconcile_cli.main(["--check"]))
+"""
 
 
 @contextmanager

@@ -42,6 +42,9 @@ class Backend:
 
     read_for_removal = read
 
+    def read_nat(self, family, lock_wait):
+        return {}
+
     def count_others(self, chain):
         return self.others
 
@@ -196,17 +199,26 @@ def test_the_backend_is_that_of_our_chain_then_of_the_other_rules_then_of_iptabl
 def test_a_converge_says_why_and_what_it_would_decide_today(host):
     host["nft"].tables["ipv4"][CHAIN] = RIGHT
     section = _masq.resolve(params(), None)
-    (note,) = _masq.plan(section, _masq.read(section, {})).notes
-    assert note.startswith("backend: auto is iptables-nft: 0 rules and chains of others in iptables-nft, 0 rules")
-    assert _masq.plan(section, _masq.read(section, None)).notes == ()  # a pass does not look
+
+    def said(section):
+        plan = _masq.plan(section, _masq.read(section, {}))
+        assert list(plan.notes) == _masq.notes_of(section)
+        return plan.details["backend_reason"], plan.notes
+
+    assert said(section) == (
+        "auto: 0 rules and chains of others in iptables-nft, 0 rules and chains of others in iptables-legacy, 0 rules of others in native nat chains;"
+        " plain iptables is iptables-nft",
+        (),
+    )
     host["legacy"].others = 3
-    (note,) = _masq.plan(section, _masq.read(section, {})).notes
-    for part in ("auto stays with iptables-nft", "it would choose iptables-legacy", "3 rules and chains of others in iptables-legacy"):
+    assert _masq.plan(section, _masq.read(section, None)).notes == ()  # a pass does not look
+    why, (note,) = said(section)
+    assert why == "auto: the chain is there"
+    for part in ("iptables-nft it stays", "auto would choose iptables-legacy today", "3 rules and chains of others in iptables-legacy"):
         assert part in note
-    assert _masq_backend.otherwise(section)[0].startswith("backend: iptables-nft is recorded; auto would choose iptables-legacy today: ")
     host["nft"].others = 5
-    assert [text[:30] for text in _masq_backend.otherwise(section)] == ["the rules of others are split "]
-    assert _masq_backend.otherwise(_masq.resolve(params(backend="iptables-nft"), None)) == []
+    assert [text[:30] for text in said(section)[1]] == ["the rules of others are split "]
+    assert said(_masq.resolve(params(backend="iptables-nft"), None)) == ("it was asked for", ())
 
 
 def test_missing_tools_are_an_error_that_names_the_package_unless_predicted(host):

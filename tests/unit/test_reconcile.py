@@ -18,7 +18,6 @@ from ansible_collections.kindnet.host.plugins.module_utils import (
     _concerns,
     _desired,
     _firewall,
-    _masq_backend,
     _pause,
     _problem_memory,
     _reconcile,
@@ -321,7 +320,7 @@ def test_check_names_a_pause_and_what_auto_would_decide_today(node, capsys, monk
     monkeypatch.setattr(_concerns, "MODULES", {"masq": "_a", "conflist": "_b"})
     node.desired = _desired.Desired("kindnet", {"masq": {"chain": "C", "backend": "iptables-nft", "auto": True}, "conflist": {}})
     node.concerns = {"masq": fake(), "conflist": fake()}
-    monkeypatch.setattr(_masq_backend, "otherwise", lambda section: ["backend: legacy today, for %s" % section["chain"]])
+    node.concerns["masq"].notes_of = lambda section: ["backend: legacy today, for %s" % section["chain"]]
     node.concerns["conflist"].mtu_today = lambda section: "mtu auto: 1450 today"
     _pause.start(60)
     assert _reconcile_cli.main(["--check"]) == 0
