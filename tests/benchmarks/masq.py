@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the kindnet.host authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a clean look at the masquerade chain costs, beside iptables-save, which is what a script would compare.
+"""What a clean look at the masquerade chain costs, beside iptables-save (nft list ruleset), which is what a script would compare.
 
 Run as root from the root of the checkout: .venv/bin/python tests/benchmarks/masq.py
 Works in a network namespace of its own. Prints; it passes no judgement, since the machine may be busy.
@@ -49,27 +49,30 @@ def median(rounds):
     return "%6.1f ms on the clock, %6.1f ms of CPU" % tuple(statistics.median(column) for column in zip(*rounds))
 
 
-def saving(sandbox, flavour):
+def saving(sandbox, save):
     for _unused in range(ROUNDS):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         started = time.perf_counter()
-        subprocess.run(sandbox.inside(["iptables-%s-save" % flavour, "-t", "nat"]), stdout=subprocess.DEVNULL, check=True)
+        subprocess.run(sandbox.inside(save), stdout=subprocess.DEVNULL, check=True)
         wall = time.perf_counter() - started
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         yield wall * 1000, (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1000
 
 
 def main():
-    for flavour in ("nft", "legacy"):
+    for backend in ("iptables-nft", "iptables-legacy", "nftables"):
+        others = "iptables-nft" if backend == "nftables" else backend  # whose rules are beside ours
+        save = ["nft", "-j", "list", "ruleset"] if backend == "nftables" else [backend + "-save", "-t", "nat"]
         for rules in (0, 20000):
             sandbox = Sandbox()
             try:
-                sandbox.run(["iptables-%s-restore" % flavour], stdin=foreign(rules))
-                sandbox.module("kindnet_masq", cluster_cidrs=SECTION["cluster_cidrs"], backend="iptables-" + flavour)
-                looks = sandbox.python(LOOK, json.dumps(dict(SECTION, backend="iptables-" + flavour)), str(ROUNDS)).splitlines()
-                where = "iptables-%-6s %6d foreign rules: " % (flavour, rules)
+                sandbox.run([others + "-restore"], stdin=foreign(rules))
+                section = dict(SECTION, backend=backend)
+                sandbox.module("kindnet_masq", cluster_cidrs=section["cluster_cidrs"], backend=backend)
+                looks = sandbox.python(LOOK, json.dumps(section), str(ROUNDS)).splitlines()
+                where = "%-15s %6d foreign rules: " % (backend, rules)
                 print(where + "clean look    " + median([tuple(map(float, line.split())) for line in looks]))
-                print(where + "iptables-save " + median(list(saving(sandbox, flavour))))
+                print(where + "%-13s " % ("list ruleset" if backend == "nftables" else "iptables-save") + median(list(saving(sandbox, save))))
             finally:
                 sandbox.close()
 
