@@ -32,17 +32,25 @@ exec sleep infinity
 
 
 class Sandbox:
-    """Commands and playbooks run inside, until ``close``."""
+    """Commands and playbooks run inside, until ``close``.
 
-    def __init__(self, folder: Path) -> None:
+    :param processes: with processes of its own as well, and a /proc that shows no others.
+    """
+
+    def __init__(self, folder: Path, processes: bool = False) -> None:
         self.folder = folder
+        more = ["--pid", "--fork", "--kill-child", "--mount-proc"] if processes else []
         self.process = subprocess.Popen(
-            ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", SETUP, "sh", str(folder)],
+            ["unshare", "--net", "--mount", "--propagation", "private", *more, "sh", "-c", SETUP, "sh", str(folder)],
             stdout=subprocess.PIPE,
             text=True,
         )
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "ready\n"
+        self.pid = self.process.pid
+        if processes:
+            self.pid = int(Path("/proc/%d/task/%d/children" % (self.pid, self.pid)).read_text())
+        self.namespaces = ["--target", str(self.pid), "--mount", "--net", *(["--pid"] if processes else [])]
         self.playbooks = folder / "playbook"
 
     def close(self) -> None:
@@ -50,8 +58,7 @@ class Sandbox:
         self.process.wait()
 
     def command(self, *command: str) -> list[str]:
-        pid = str(self.process.pid)
-        return ["nsenter", "--target", pid, "--mount", "--net", "--wdns=%s" % ROOT, "--", *command]
+        return ["nsenter", *self.namespaces, "--wdns=%s" % ROOT, "--", *command]
 
     def run(self, *command: str, stdin: str = "", check: bool = True, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
