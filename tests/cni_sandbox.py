@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the kindnet.host authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A host to run the CNI modules on: namespaces of its own over a copy-on-write /etc, /opt and /var/lib and an empty /run of this machine."""
+"""A host to run the CNI modules on: namespaces of its own over a copy-on-write /etc, /opt, /var/lib and /usr/local/lib and an empty /run of this machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SETUP = """
 set -eu
 mount -t tmpfs none "$1"
-for place in etc opt var/lib; do
+for place in etc opt var/lib usr/local/lib; do
   mkdir -p "$1/upper/$place" "$1/work/$place"
   mount -t overlay overlay -o "lowerdir=/$place,upperdir=$1/upper/$place,workdir=$1/work/$place" "/$place"
   # whatever else this machine has there
