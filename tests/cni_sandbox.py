@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the kindnet.host authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A host to run the CNI modules on: namespaces of its own over a copy-on-write /etc, /opt and /var/lib and an empty /run of this machine."""
+"""A host to run the CNI modules on: namespaces of its own over a copy-on-write /etc, /opt, /var/lib and /usr/local/lib and an empty /run of this machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SETUP = """
 set -eu
 mount -t tmpfs none "$1"
-for place in etc opt var/lib; do
+for place in etc opt var/lib usr/local/lib; do
   mkdir -p "$1/upper/$place" "$1/work/$place"
   mount -t overlay overlay -o "lowerdir=/$place,upperdir=$1/upper/$place,workdir=$1/work/$place" "/$place"
   # whatever else this machine has there
@@ -32,17 +32,25 @@ exec sleep infinity
 
 
 class Sandbox:
-    """Commands and playbooks run inside, until ``close``."""
+    """Commands and playbooks run inside, until ``close``.
 
-    def __init__(self, folder: Path) -> None:
+    :param processes: with processes of its own as well, and a /proc that shows no others.
+    """
+
+    def __init__(self, folder: Path, processes: bool = False) -> None:
         self.folder = folder
+        more = ["--pid", "--fork", "--kill-child", "--mount-proc"] if processes else []
         self.process = subprocess.Popen(
-            ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", SETUP, "sh", str(folder)],
+            ["unshare", "--net", "--mount", "--propagation", "private", *more, "sh", "-c", SETUP, "sh", str(folder)],
             stdout=subprocess.PIPE,
             text=True,
         )
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "ready\n"
+        self.pid = self.process.pid
+        if processes:
+            self.pid = int(Path("/proc/%d/task/%d/children" % (self.pid, self.pid)).read_text())
+        self.namespaces = ["--target", str(self.pid), "--mount", "--net", *(["--pid"] if processes else [])]
         self.playbooks = folder / "playbook"
 
     def close(self) -> None:
@@ -50,8 +58,7 @@ class Sandbox:
         self.process.wait()
 
     def command(self, *command: str) -> list[str]:
-        pid = str(self.process.pid)
-        return ["nsenter", "--target", pid, "--mount", "--net", "--wdns=%s" % ROOT, "--", *command]
+        return ["nsenter", *self.namespaces, "--wdns=%s" % ROOT, "--", *command]
 
     def run(self, *command: str, stdin: str = "", check: bool = True, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(

@@ -47,6 +47,7 @@ else:
 SCHEMA = 1
 FILE = "/var/lib/kindnet/before.json"
 FILES = "files"  # the group of files and links in our places; other groups are named as their concern, with its folders in them
+ASIDE = "set aside"  # the group of files of others that were renamed, by path: what they are called since is the prior value
 REMEMBER, FORGET, PUT_BACK = "remember", "forget", "put back"
 
 

@@ -9,6 +9,7 @@ Its section of desired.json::
     conflist      what it says, with every MTU decided
     mtu_auto      {"mtu": 1500, "interfaces": {"eth0": "172.18.0.3"}}: what auto decided, and a peer behind each interface it looked
                   at; only if a plugin leaves its MTU to the node
+    conflicts     what to do about files of others that a runtime would take instead: "fail" or "set_aside"; left out for "warn"
     former_paths  [[path, name]]: where earlier converges had put it, to be removed
     made_folders  folders that were not there before the first converge
 """
@@ -24,7 +25,21 @@ from . import _before, _files
 from ._conflist_data import fill_mtu, mtu_of, parse_conflist, parse_name, plugin_types, read_text, same, stores_of, wants_mtu
 from ._errors import KindnetError
 from ._plan import Problem
-from ._plan_conflist import MAKE_FOLDER, REMOVE, REMOVE_FOLDER, SECTION, WRITE, Actual, is_others
+from ._plan_conflist import (
+    FAIL,
+    MAKE_FOLDER,
+    REMOVE,
+    REMOVE_FOLDER,
+    RENAME,
+    SECTION,
+    WARN,
+    WRITE,
+    Actual,
+    in_the_way,
+    is_others,
+    rivals_of,
+    sorting_first,
+)
 from ._plan_conflist import plan_conflist as plan
 
 TYPE_CHECKING = False
@@ -57,6 +72,10 @@ def resolve(params: Dict[str, Any], recorded: Optional[Section]) -> Section:
         "former_paths": former,
         "made_folders": sorted(set(_made_folders(recorded)) | set(_files.missing_folders(os.path.dirname(path)))),
     }
+    if params.get("conflicts", WARN) != WARN:
+        section["conflicts"] = params["conflicts"]
+    if params.get("conflicts") == FAIL:
+        _refuse_rivals(section)
     before = recorded["conflist"] if recorded else read_text(found.content) if found else None
     if wants_mtu(conflist):
         section["mtu_auto"] = _decide_mtu(_peers(params.get("peer_ips")), before, (recorded or {}).get("mtu_auto", {}).get("interfaces", {}))
@@ -76,6 +95,7 @@ def read(section: Section, recorded: Optional[Section]) -> Actual:
         paths = [path for path, _name, _recorded in section["files"]]
     else:
         paths = [section["path"]] + [path for path, _name in section["former_paths"]]
+    aside = None if recorded is None else {path: entry["before"] for path, entry in _before.load(_before.ASIDE).items()}
     files: Dict[str, Found] = {}
     folders: Dict[str, Optional[Tuple[str, ...]]] = {}
     for path in paths:
@@ -90,14 +110,22 @@ def read(section: Section, recorded: Optional[Section]) -> Actual:
     for folder in section["made_folders"]:
         if folder not in folders:
             folders[folder] = _files.names_in(folder)
+    if "path" in section:
+        others = sorting_first(section["path"], folders[os.path.dirname(section["path"])])
+    else:
+        others = [place for pair in (aside or {}).items() for place in pair]
+    for place in others:
+        found = _files.look(place)
+        if found:
+            files[place] = found
     if recorded is None:
         return Actual(files, folders)
     known_folders = _before.folders_of_ours(SECTION)
     if section.get("state") == "absent":
-        return Actual(files, folders, _before.recorded(paths), tuple(known_folders))
+        return Actual(files, folders, _before.recorded(paths), tuple(known_folders), aside)
     # kindnetd's own file, for one, which a takeover adopts
     priors = _before.unrecorded([section["path"]]) if section["path"] not in _paths_of(recorded) else None
-    return Actual(files, folders, priors, tuple(folder for folder in section["made_folders"] if folder not in known_folders))
+    return Actual(files, folders, priors, tuple(folder for folder in section["made_folders"] if folder not in known_folders), aside)
 
 
 def apply(section: Section, plan: Plan) -> Tuple[Problem, ...]:
@@ -110,6 +138,8 @@ def apply(section: Section, plan: Plan) -> Tuple[Problem, ...]:
                 _files.write_atomic(place, change.op[2].encode())
             elif what == REMOVE:
                 _files.remove(place)
+            elif what == RENAME:
+                _files.rename_new(place, change.op[2])
             elif what == MAKE_FOLDER:
                 _files.make_folder(place)
             elif what == REMOVE_FOLDER:
@@ -210,6 +240,19 @@ def _refuse_others(path: str, name: str, found: Optional[Found]) -> None:
             path,
             "holds the configuration of another network, %s, which nobody recorded as ours" % ascii(other),
             "Move it away, or give another path (of the roles: kindnet_conflist_path).",
+        )
+
+
+def _refuse_rivals(section: Section) -> None:
+    actual = read(section, None)
+    rivals = rivals_of(section, actual)
+    if rivals:
+        raise KindnetError(
+            "conflicts",
+            ", ".join(rivals),
+            in_the_way(section["path"], rivals, actual).rstrip("."),
+            "Move them away, let path sort first (of the roles: kindnet_conflist_path), or have them set aside: conflicts: set_aside"
+            " (of the roles: kindnet_conflist_conflicts).",
         )
 
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 else:
     Found = namedtuple("Found", "kind content mode uid gid")
 
+# linux/fcntl.h, linux/fs.h
+AT_FDCWD = -100
+RENAME_NOREPLACE = 1
 LARGEST = 1 << 20  # no file of ours is nearly as long, and a pass reads it whole
 
 
@@ -194,6 +197,17 @@ def write_atomic(path: str, content: bytes, mode: int = 0o644, uid: int = -1, gi
         sync_folder(folder)
     except OSError as e:
         raise KindnetError(path, e.strerror, "cannot be written", "Run as root on a writable file system.")
+
+
+def rename_new(path: str, new: str) -> None:
+    """Rename ``path``, whatever it is, to ``new`` in the same folder. What is at ``new`` by then is never replaced."""
+    import ctypes  # a run of the operator's alone comes here
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(AT_FDCWD, os.fsencode(path), AT_FDCWD, os.fsencode(new), RENAME_NOREPLACE) != 0:
+        problem = "cannot be renamed to %s (%s)" % (new, os.strerror(ctypes.get_errno()))
+        raise KindnetError(path, "as it is", problem, "Look what is there, and rename it by hand.")
+    sync_folder(os.path.dirname(path))
 
 
 def remove(path: str) -> None:

@@ -8,6 +8,7 @@ Its section of desired.json::
     links         path to target: the symbolic links that are ours to make, and to repair
     source_dirs   where a link of ours may lead
     former        path to target: links of ours that are no longer wanted
+    switched      path to target: where links of ours led before other source_dirs were given; left out while there are none
     made_folders  folders that were not there before the first converge
 """
 
@@ -51,28 +52,44 @@ def resolve(params: Dict[str, Any], recorded: Optional[Section]) -> Section:
     made = set((recorded or {}).get("made_folders", ())) | set(_before.folders_of_ours(SECTION))
     ours: Dict[str, str] = dict(_before.links_of_ours(), **_links_of(recorded or {}))
     if params["state"] == "absent":
-        return {"state": "absent", "former": ours, "source_dirs": (recorded or {}).get("source_dirs", []), "made_folders": sorted(made)}
+        return {
+            "state": "absent",
+            "former": ours,
+            "switched": (recorded or {}).get("switched", {}),
+            "source_dirs": (recorded or {}).get("source_dirs", []),
+            "made_folders": sorted(made),
+        }
     bin_dir = _parse_folder("bin_dir", params["bin_dir"])
     source_dirs = [_parse_folder("source_dirs", d) for d in params["source_dirs"]]
     if not source_dirs:
         raise KindnetError("source_dirs", "none", "there is nowhere to link to", "Give the folders of the distribution, such as /usr/lib/cni.")
     links: Dict[str, str] = {}
+    switched: Dict[str, str] = {}
+    was = (recorded or {}).get("switched", {})
     for name in params["plugins"]:
         path = os.path.join(bin_dir, _parse_name(name))
-        leads = _place(path)[1]
-        if path not in ours and leads:
+        target, leads = _place(path)
+        known = ours.get(path)
+        if known is None and leads:
             continue  # the administrator's, or another package's
-        if leads:  # ours, and whatever became of it, it works
-            links[path] = ours[path]
-            continue
-        links[path] = _source(name, path, source_dirs, ours.get(path), bool(params.get("tools_predicted")))
-    return {
+        if leads and known is not None and os.path.dirname(known) in source_dirs:  # ours, and whatever became of it, it works
+            links[path] = known
+        else:
+            links[path] = _source(name, path, source_dirs, known, bool(params.get("tools_predicted")))
+        if target and target in (known, was.get(path)) and os.path.dirname(target) not in source_dirs:
+            switched[path] = target
+        elif path in was and links[path] == (recorded or {})["links"].get(path):
+            switched[path] = was[path]
+    section: Section = {
         "links": links,
         "source_dirs": source_dirs,
         # Without a record two calls know nothing of each other, so neither takes out what the other made.
         "former": {p: t for p, t in sorted((ours if params["persist"] else _links_of(recorded or {})).items()) if p not in links},
         "made_folders": sorted(made | set(_files.missing_folders(bin_dir))),
     }
+    if switched:
+        section["switched"] = switched
+    return section
 
 
 def read(section: Section, recorded: Optional[Section]) -> Actual:
@@ -98,7 +115,8 @@ def read(section: Section, recorded: Optional[Section]) -> Actual:
     known_folders = _before.folders_of_ours(SECTION)
     if section.get("state") == "absent":
         return Actual(places, tuple(leftovers), folders, _before.recorded(section["former"]), tuple(known_folders))
-    not_ours = [p for p, (target, leads) in places.items() if not leads and os.path.dirname(target) not in section["source_dirs"]]
+    sources, switched = section["source_dirs"], section.get("switched", {})
+    not_ours = [p for p, (target, leads) in places.items() if not leads and os.path.dirname(target) not in sources and target != switched.get(p)]
     links = {p: target for p, target in section["links"].items() if p not in not_ours}
     record = tuple(folder for folder in section["made_folders"] if folder not in known_folders)
     return Actual(places, tuple(leftovers), folders, _before.unrecorded_links(links, _links_of(recorded)), record)
@@ -109,6 +127,7 @@ def plan(section: Section, actual: Actual) -> Plan:
     changes: List[Change] = []
     problems: List[Problem] = []
     links: Dict[str, str] = section.get("links", {})
+    switched: Dict[str, str] = section.get("switched", {})
     changes += _before.remembering(actual.priors)
     if links:
         changes += _before.remembering_folders(SECTION, actual.record)
@@ -121,6 +140,8 @@ def plan(section: Section, actual: Actual) -> Plan:
         target, leads = actual.places.get(path, NOTHING)
         if path not in actual.places:
             changes.append(Change("link " + path, "add", "", "-> " + wanted, "container runtimes look there", (LINK, path, wanted)))
+        elif target and target == switched.get(path):
+            changes.append(Change("link " + path, "replace", "-> " + target, "-> " + wanted, "the plugins are taken from there now", (LINK, path, wanted)))
         elif leads:
             continue
         elif target == wanted:
@@ -132,7 +153,7 @@ def plan(section: Section, actual: Actual) -> Plan:
             problems.append(Problem("link " + path, message))
     for path, was in sorted(section["former"].items()):
         target = actual.places.get(path, NOTHING)[0]
-        if target and (target == was or os.path.dirname(target) in section["source_dirs"]):
+        if target and (target in (was, switched.get(path)) or os.path.dirname(target) in section["source_dirs"]):
             changes.append(Change("link " + path, "remove", "-> " + target, "", "we made it, and it is no longer wanted", (REMOVE, path)))
     if not links:
         for folder in _files.left_empty(section["made_folders"], actual.folders, [c.op[1] for c in changes]):

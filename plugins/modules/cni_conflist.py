@@ -83,6 +83,20 @@ options:
         addresses and lose their network.
     type: bool
     default: false
+  conflicts:
+    description:
+      - What to do about files of others in the folder of O(path) that a container runtime takes instead, since they sort before it. These are all that end
+        in C(.conf), C(.conflist) or C(.json), hidden and damaged ones among them, as libcni looks for them; a folder is none. containerd loads no network at
+        all while the first is damaged.
+      - V(warn) tells of them in RV(notes), and leaves them.
+      - V(fail) refuses the host, by their names, before anything is changed.
+      - V(set_aside) renames each to C(NAME.kindnet-set-aside), which no runtime loads, once O(path) is written. O(state=absent) renames it back, unless there
+        is another of its name by then.
+      - A pass of C(kindnet-reconcile) moves no file of others. With V(fail) and V(set_aside) it reports one that comes later as a problem.
+    type: str
+    choices: [warn, fail, set_aside]
+    default: warn
+    version_added: "0.2.0"
 extends_documentation_fragment:
   - kindnet.host.recording
   - kindnet.host.recording.tools
@@ -117,6 +131,11 @@ EXAMPLES = r"""
     pod_cidrs: [10.244.1.0/24, "fd00:10:244:1::/64"]
     template: conflist.j2
     mtu: 1450
+
+- name: Have files of others out of the way until it is taken out again
+  kindnet.host.cni_conflist:
+    pod_cidrs: [10.244.1.0/24]
+    conflicts: set_aside
 
 - name: Take it out again
   kindnet.host.cni_conflist:
@@ -230,6 +249,7 @@ def main() -> None:
             cni_version={"type": "str", "default": "0.3.1"},
             plugin_dirs={"type": "list", "elements": "str", "default": ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"]},
             force_pod_cidr_change={"type": "bool", "default": False},
+            conflicts={"type": "str", "default": "warn", "choices": ["warn", "fail", "set_aside"]},
             tools_predicted={"type": "bool", "default": False},
         ),
         mutually_exclusive=[("template", "conflist")],

@@ -116,6 +116,13 @@ cni_plugin_dirs:
   type: list
   elements: str
   sample: [/usr/lib/cni]
+cni_archives:
+  description: Digests of the archives out of which M(kindnet.host.cni_plugin_archive) has unpacked plugins here.
+  returned: always
+  type: list
+  elements: str
+  sample: []
+  version_added: "0.2.0"
 python_version:
   description: Version of the Python that ran this module.
   returned: always
@@ -156,7 +163,7 @@ import shlex
 import sys
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.kindnet.host.plugins.module_utils import _before, _conflist, _desired, _files, _pyroute2_dep
+from ansible_collections.kindnet.host.plugins.module_utils import _before, _conflist, _desired, _files, _plugin_archive, _pyroute2_dep
 from ansible_collections.kindnet.host.plugins.module_utils._conflist_data import plugins_of, stores_of
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.module_utils._node_table import find_node, parse_nodes
@@ -309,6 +316,7 @@ def main():
         "complete": not (missing or problem),
         "tools": {name: find_tool(name) for name in TOOLS},
         "cni_plugin_dirs": [d for d in CNI_PLUGIN_DIRS if os.path.exists(os.path.join(d, "host-local"))],
+        "cni_archives": _plugin_archive.digests(),
         "python_version": platform.python_version(),
         "pyroute2_problem": problem,
         "pods": running_pods,

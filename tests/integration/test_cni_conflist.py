@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 
 import pytest
-from cni_sandbox import Sandbox
+from cni_sandbox import ROOT, Sandbox
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -347,6 +348,146 @@ def test_other_configurations_survive_and_are_told(host):
     host.quartet(MODULE, {"state": "absent"})
     assert host.tree("/etc/cni/net.d/05-flannel.conflist", "/etc/cni/net.d/99-loopback.conf") == before
     assert not host.exists(PATH)
+
+
+# Of others, ahead of ours: a file, a link, a damaged one, a hidden one. And what no runtime comes to before ours.
+RIVALS = {
+    "05-flannel.conflist": "umask 077; echo '%s' >05-flannel.conflist; chown 1:2 05-flannel.conflist" % json.dumps(kindnetd(name="cbr0")),
+    "06-linked.conf": "ln -s ../elsewhere 06-linked.conf",
+    "07-damaged.json": "printf '{' >07-damaged.json",
+    ".hidden.conflist": "echo '%s' >.hidden.conflist" % json.dumps(kindnetd(name="hidden")),
+}
+BYSTANDERS = "mkdir 05-folder.conflist; echo x >05-flannel.conflist.bak; echo '{}' >99-loopback.conf"
+STATE = "cd /etc/cni; find . -printf '%p %y %m %U:%G %i %T@ %l\\n' | grep -v ' d ' | sort; find . -type f -exec md5sum {} + | sort"
+
+
+def rivals(host, *names):
+    host.sh("mkdir -p /etc/cni/net.d; cd /etc/cni/net.d; %s; %s" % (BYSTANDERS, "; ".join(RIVALS[n] for n in names or RIVALS)))
+
+
+def test_what_is_in_the_way_is_refused(host):
+    rivals(host)
+    fails(host, dict(given(), conflicts="fail"), ".hidden.conflist, /etc/cni/net.d/05-flannel.conflist, ", "07-damaged.json is damaged", "set_aside")
+    assert not host.exists(DESIRED) and not host.exists(BEFORE)
+    host.sh("cd /etc/cni/net.d; rm 0[67]* .hidden.conflist; mv 05-flannel.conflist 50-flannel.conflist")
+    _check, real = host.quartet(MODULE, dict(given(), conflicts="fail"))
+    assert not real["notes"]
+    # A later one is a pass's problem, and the next converge's refusal.
+    host.sh("cd /etc/cni/net.d; mv 50-flannel.conflist 05-flannel.conflist")
+    before = host.tree(*OURS)
+    assert "05-flannel.conflist sorts before 10-kindnet.conflist" in problems_of_a_pass(host)
+    fails(host, dict(given(), conflicts="fail"), "05-flannel.conflist")
+    assert host.tree(*OURS) == before
+
+
+def problems_of_a_pass(host):
+    said = host.run("/usr/bin/python3", "-I", "-c", PASS + "print([p.message for p in plan.problems])").stdout.splitlines()
+    assert said[0] == "[]"
+    return said[1]
+
+
+@pytest.mark.parametrize("record_is_lost", [False, True])
+def test_what_is_in_the_way_is_set_aside_and_comes_back(host, record_is_lost):
+    rivals(host)
+    before = host.sh(STATE)
+    _check, real = host.quartet(MODULE, dict(given(), conflicts="set_aside"))
+    assert [c["action"] for c in real["changes"] if c["subject"] == "file /etc/cni/net.d/05-flannel.conflist"] == ["replace"]
+    names = host.sh("ls -A /etc/cni/net.d").split()
+    assert [n for n in names if n.endswith(".kindnet-set-aside")] == sorted(n + ".kindnet-set-aside" for n in RIVALS)
+    assert not set(names) & set(RIVALS) and "05-folder.conflist" in names
+    # As libcni sorts and sees them, ours is the first.
+    loaded = sorted(n for n in names if n.endswith((".conf", ".conflist", ".json")) and n != "05-folder.conflist")
+    assert loaded == ["10-kindnet.conflist", "99-loopback.conf"]
+    assert one_pass(host) == [] and problems_of_a_pass(host) == "[]"
+    if record_is_lost:
+        host.sh("rm " + DESIRED)
+    host.quartet(MODULE, {"state": "absent"})
+    assert host.sh(STATE) == before
+    assert not host.exists("/var/lib/kindnet")
+
+
+def test_what_was_set_aside_stays_so_with_another_choice(host):
+    rivals(host, "05-flannel.conflist")
+    before = host.sh(STATE)
+    host.quartet(MODULE, dict(given(), conflicts="set_aside"))
+    host.quartet(MODULE, given())
+    host.quartet(MODULE, dict(given(), conflicts="fail"))
+    host.quartet(MODULE, {"state": "absent"})
+    assert host.sh(STATE) == before
+
+
+def test_a_pass_moves_nothing_of_others(host):
+    rivals(host, "05-flannel.conflist")
+    host.quartet(MODULE, dict(given(), conflicts="set_aside"))
+    host.sh("cd /etc/cni/net.d; " + RIVALS["07-damaged.json"])
+    before = host.tree(*OURS)
+    assert "07-damaged.json is damaged, with which containerd loads none" in problems_of_a_pass(host)
+    assert host.tree(*OURS) == before
+    host.quartet(MODULE, dict(given(), conflicts="set_aside"))
+    assert host.exists("/etc/cni/net.d/07-damaged.json.kindnet-set-aside") and problems_of_a_pass(host) == "[]"
+
+
+def test_nothing_is_overwritten_where_a_file_is_there_again(host):
+    rivals(host, "05-flannel.conflist")
+    host.quartet(MODULE, dict(given(), conflicts="set_aside"))
+    host.write("/etc/cni/net.d/05-flannel.conflist", "{}")
+    before = host.tree("/etc/cni")
+    for check in (True, False):
+        again = host.module(MODULE, dict(given(), conflicts="set_aside"), check)
+        assert again["failed"] and "05-flannel.conflist: is there again" in again["msg"] and not again["changed"]
+        assert host.tree("/etc/cni") == before
+    _check, gone = host.quartet(MODULE, {"state": "absent"})
+    assert "05-flannel.conflist is there again, so the one that was set aside stays" in gone["notes"][0]
+    assert host.read("/etc/cni/net.d/05-flannel.conflist") == "{}"
+    assert host.json("/etc/cni/net.d/05-flannel.conflist.kindnet-set-aside")["name"] == "cbr0"
+    assert not host.exists("/var/lib/kindnet")
+
+
+KILLED = """
+import ctypes, json, os, sys
+sys.path.insert(0, %r)
+from ansible_collections.kindnet.host.plugins.module_utils import _before, _conflist, _converge, _desired, _files
+kill = lambda *unused: os.kill(os.getpid(), 9)
+%s
+_converge.converge(_conflist, json.loads(sys.argv[1]), "kindnet", True, False, 5)
+"""
+AT = {
+    "before it is remembered": "_before.remember_all = kill",
+    "before it is recorded": "_desired.store = kill",
+    "before ours is written": "_files.write_atomic = lambda path, *more, real=_files.write_atomic: kill() if path.endswith('.conflist') else real(path, *more)",
+    "before it is renamed": "_files.rename_new = kill",
+    "after it was renamed": "real = _files.rename_new; _files.rename_new = lambda *names: (real(*names), kill())",
+}
+
+
+@pytest.mark.parametrize("at", AT)
+@pytest.mark.parametrize("then", ["converged again", "taken out"])
+def test_killed_while_setting_aside(host, at, then):
+    rivals(host, "05-flannel.conflist", "07-damaged.json")
+    before = host.sh(STATE)
+    params = dict(given(), conflicts="set_aside", path=PATH, state="present", plugin_dirs=["/usr/lib/cni"], persist=True)
+    code = KILLED % (str(ROOT / ".ansible" / "collections"), AT[at])
+    killed = host.run(sys.executable, "-c", code, json.dumps(params), check=False)
+    assert killed.returncode in (-9, 137), killed.stderr
+    if then == "converged again":
+        host.quartet(MODULE, dict(given(), conflicts="set_aside"))
+        assert "05-flannel.conflist\n" not in host.sh("ls -A /etc/cni/net.d") and host.json(PATH) == kindnetd()
+    host.module(MODULE, {"state": "absent"})
+    assert host.sh(STATE) == before
+    assert not host.exists("/var/lib/kindnet")
+
+
+@pytest.mark.parametrize("at", ["before", "after"])
+def test_killed_while_bringing_back(host, at):
+    rivals(host, "05-flannel.conflist", "07-damaged.json")
+    before = host.sh(STATE)
+    host.quartet(MODULE, dict(given(), conflicts="set_aside"))
+    params = {"state": "absent", "path": PATH, "name": "kindnet"}
+    code = KILLED % (str(ROOT / ".ansible" / "collections"), AT["before it is renamed" if at == "before" else "after it was renamed"])
+    assert host.run(sys.executable, "-c", code, json.dumps(params), check=False).returncode in (-9, 137)
+    host.quartet(MODULE, {"state": "absent"})
+    assert host.sh(STATE) == before
+    assert not host.exists("/var/lib/kindnet")
 
 
 def test_absent_leaves_nothing(host):

@@ -129,10 +129,76 @@ def test_a_former_place_is_emptied_if_what_is_there_is_ours(former, expected):
     ],
 )
 def test_a_configuration_that_a_runtime_would_take_instead(names, told):
-    plan = plan_conflist(section(), Actual({PATH: found()}, {FOLDER: names}))
-    assert not plan.changes
+    plan = plan_conflist(section(), actual({"%s/%s" % (FOLDER, n): found() for n in names}))
+    assert not [c for c in plan.changes if TEMPORARY not in c.subject]
     assert [told + " sorts before" in n for n in plan.notes] == ([True] if told else [])
     assert not any("02-c" in n or "tmp" in n for n in plan.notes)
+
+
+PLUGIN = {"cniVersion": "0.3.1", "name": "one", "type": "bridge"}
+IN_THE_WAY = [
+    ("a list", "05-a.conflist", found(OTHER), "rival"),
+    ("one plugin", "05-a.conf", found(PLUGIN), "rival"),
+    ("one plugin, .json", "05-a.json", found(PLUGIN), "rival"),
+    ("hidden", ".a.conf", found(PLUGIN), "rival"),
+    ("only an extension", ".conflist", found(OTHER), "rival"),
+    ("a link", "05-a.conflist", found(OTHER, kind="a symbolic link to /x"), "rival"),
+    ("a capital letter, behind all digits", "B.conflist", found(OTHER), ""),
+    ("after ours", "10-kindneu.conflist", found(OTHER), ""),
+    ("a prefix of ours", "10-kindnet.conf", found(PLUGIN), "rival"),
+    ("a folder", "05-a.conf", found(b"", kind="folder"), ""),
+    ("another extension", "05-a.conf.bak", found(OTHER), ""),
+    ("set aside", "05-a.conf.kindnet-set-aside", found(OTHER), ""),
+    ("not JSON", "05-a.conf", found(b"{"), "damaged"),
+    ("a list in a .conf", "05-a.conf", found(OTHER), "damaged"),
+    ("one plugin in a .conflist", "05-a.conflist", found(PLUGIN), "damaged"),
+    ("a plugin without a type", "05-a.conflist", found(dict(OTHER, plugins=[{}])), "damaged"),
+    ("no plugins", "05-a.conflist", found(dict(OTHER, plugins=[])), "damaged"),
+    ("a link that leads nowhere", "05-a.conflist", found(b"", kind="a symbolic link to /x"), "damaged"),
+]
+
+
+@pytest.mark.parametrize(("name", "what", "judged"), [c[1:] for c in IN_THE_WAY], ids=[c[0] for c in IN_THE_WAY])
+def test_what_a_runtime_comes_to_first(name, what, judged):
+    live = actual({PATH: found(), FOLDER + "/" + name: what})
+    for conflicts, told in (("warn", "notes"), ("fail", "problems"), ("set_aside", "problems")):
+        plan = plan_conflist(section(conflicts=conflicts), live)  # as in a pass, which moves nothing
+        assert not plan.changes
+        assert len(plan.notes + plan.problems) == (1 if judged else 0)
+        said = str(getattr(plan, told))
+        assert ("sorts before" in said) is bool(judged)
+        assert ("damaged" in said) is (judged == "damaged")
+
+
+def test_what_is_in_the_way_is_set_aside_after_ours_is_written():
+    plan = plan_conflist(section(conflicts="set_aside"), actual({OLD: found(OTHER)})._replace(aside={}))
+    assert [c.op[0] for c in plan.changes] == ["write", "remember", "rename"]
+    assert plan.changes[-1].op == ("rename", OLD, OLD + ".kindnet-set-aside")
+    assert not plan.problems + plan.notes
+
+
+def test_it_is_remembered_once():
+    plan = plan_conflist(section(conflicts="set_aside"), actual({PATH: found(), OLD: found(OTHER)})._replace(aside={OLD: OLD + ".kindnet-set-aside"}))
+    assert [c.op[0] for c in plan.changes] == ["rename"]
+
+
+def test_nothing_is_overwritten_when_it_is_there_again():
+    files = {PATH: found(), OLD: found(OTHER), OLD + ".kindnet-set-aside": found(OTHER)}
+    plan = plan_conflist(section(conflicts="set_aside"), actual(files)._replace(aside={OLD: OLD + ".kindnet-set-aside"}))
+    assert not plan.changes and [p.subject for p in plan.problems] == ["file " + OLD]
+    gone = plan_conflist(absent(), actual(files)._replace(aside={OLD: OLD + ".kindnet-set-aside"}))
+    assert [c.op[0] for c in gone.changes] == ["remove", "forget"] and OLD + " is there again" in gone.notes[0]
+
+
+def test_what_was_set_aside_comes_back_before_ours_goes_and_keeps_its_folder():
+    aside = OLD + ".kindnet-set-aside"
+    plan = plan_conflist(absent(made=[FOLDER]), actual({PATH: found(), aside: found(OTHER)})._replace(aside={OLD: aside}))
+    assert [c.op[:2] for c in plan.changes] == [("rename", aside), ("remove", PATH), ("forget", "set aside")]
+
+
+def test_a_file_of_ours_that_goes_is_not_in_the_way():
+    plan = plan_conflist(section(former_paths=[[OLD, "before"]]), actual({PATH: found(), OLD: found(dict(CONFLIST, name="before"))}))
+    assert [c.op[0] for c in plan.changes] == ["remove"] and not plan.notes
 
 
 ABSENT = [

@@ -13,7 +13,7 @@ from nodes import SERVICE, TIMER, Node
 DROP_IN = f"/run/systemd/system/{SERVICE}.d"
 PROBE = "/usr/local/sbin/kindnet-probe"  # /run is not executable everywhere
 ANSWER = "/run/kindnet/answer"
-PLUGINS = ["host-local", "loopback", "portmap", "ptp"]
+PLUGINS = ["bandwidth", "firewall", "host-local", "loopback", "portmap", "ptp", "sbr", "tuning"]
 
 PLACES = """
 for place in /run /run/systemd /run/kindnet /etc /etc/systemd/system /etc/cni /etc/cni/net.d /etc/sysctl.d /opt /opt/cni /opt/cni/bin \\
