@@ -15,8 +15,9 @@ from ansible.errors import AnsibleError
 from ansible.module_utils.common.text.converters import to_native
 from ansible.plugins.action import ActionBase
 
-from ..module_utils._conflist_data import parse_conflist, parse_text, template_variables
+from ..module_utils._conflist_data import OPTIONS, parse_conflist, parse_text, refuse_unused, template_variables
 from ..module_utils._errors import KindnetError
+from ..module_utils._ranges import without_route
 
 try:
     # ansible-core 2.19: only what is said to be a template is rendered
@@ -30,6 +31,15 @@ if TYPE_CHECKING:
 TEMPLATE = os.path.join(os.path.dirname(__file__), os.pardir, os.pardir, "templates", "10-kindnet.conflist.j2")
 
 
+def notes_of(variables: dict[str, Any]) -> list[str]:
+    """What somebody may not have meant."""
+    outside = without_route(variables["pod_cidrs"], variables["ranges"])
+    notes = ["%s lies in no pod CIDR: peers have no route to pods at these addresses." % subnet for subnet in outside]
+    if any(plugin["type"] == "sbr" and "table" not in plugin for plugin in variables["chained"]):
+        notes.append("sbr moves the routes of pods: a program there that does not bind its sockets to the pod's address reaches nothing.")
+    return notes
+
+
 class ActionModule(ActionBase):
     """Turns O(template) and its variables into O(conflist), then runs the module on the node."""
 
@@ -37,9 +47,10 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         task_vars = task_vars or {}
         args = dict(self._task.args)
+        notes: list[str] = []
         try:
             if args.get("state", "present") != "absent":
-                self._prepare(args, task_vars)
+                notes = self._prepare(args, task_vars)
         except (KindnetError, AnsibleError) as e:
             host = task_vars.get("inventory_hostname", "this host")
             result.update(failed=True, host=host, msg="%s: %s" % (host, to_native(e)))
@@ -47,19 +58,31 @@ class ActionModule(ActionBase):
                 result.update(field=e.field, value=str(e.value), remedy=e.remedy)
             return result
         result.update(self._execute_module(module_name="kindnet.host.cni_conflist", module_args=args, task_vars=task_vars))
+        if "notes" in result:
+            result["notes"] += notes
+            result.setdefault("warnings", []).extend("%s: %s" % (task_vars.get("inventory_hostname"), note) for note in notes)
         return result
 
-    def _prepare(self, args: dict[str, Any], task_vars: dict[str, Any]) -> None:
+    def _prepare(self, args: dict[str, Any], task_vars: dict[str, Any]) -> list[str]:
+        """Put the configuration into ``args``; what is worth knowing of it."""
+        notes: list[str] = []
+        # An option that a template left empty is none; {} turns a plugin on.
+        options = {name: args.pop(name) for name in OPTIONS if name in args}
+        options = {name: value for name, value in options.items() if value is not None and value != ""}
         if args.get("conflist") is None:
             variables = template_variables(
-                args.get("pod_cidrs"), args.get("mtu"), args.get("name", "kindnet"), args.get("cni_version", "0.3.1")
+                args.get("pod_cidrs"), args.get("mtu"), args.get("name", "kindnet"), args.get("cni_version", "0.3.1"), options
             )
             template = args.pop("template", None)
             source = self._find_needle("templates", template) if template else os.path.abspath(TEMPLATE)
             field = "template %s" % source
             conflist = parse_text(field, self._render(field, source, variables, task_vars) or "")
+            refuse_unused(field, options, conflist)
+            notes = notes_of(variables)
         elif args.get("template"):
             raise KindnetError("conflist", "given", "excludes template", "Give one of the two.")
+        elif options:
+            raise KindnetError("conflist", "given", "excludes %s" % ", ".join(sorted(options)), "Say it in the configuration itself.")
         else:
             given = args["conflist"]
             conflist = parse_text("conflist", given) if isinstance(given, str) else parse_conflist("conflist", given)
@@ -67,6 +90,7 @@ class ActionModule(ActionBase):
         if not isinstance(args.get("peer_ips", ""), str):
             # One string, however many: a list is templated and logged item by item.
             args["peer_ips"] = json.dumps(args["peer_ips"])
+        return notes
 
     def _render(self, field: str, source: str, variables: dict[str, Any], task_vars: dict[str, Any]) -> Any:
         """The template's text with the host's variables and ``variables``, by the same engine as ansible.builtin.template."""

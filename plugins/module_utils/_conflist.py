@@ -12,6 +12,7 @@ Its section of desired.json::
     conflicts     what to do about files of others that a runtime would take instead: "fail" or "set_aside"; left out for "warn"
     former_paths  [[path, name]]: where earlier converges had put it, to be removed
     made_folders  folders that were not there before the first converge
+    pod_cidrs     what peers route to this node; only if the ranges of the configuration are others
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import json
 import os
 
 from . import _before, _files
-from ._conflist_data import fill_mtu, mtu_of, parse_conflist, parse_name, plugin_types, read_text, same, stores_of, wants_mtu
+from ._conflist_data import fill_mtu, mtu_of, parse_conflist, parse_name, plugin_types, ranges_of, read_text, same, stores_of, wants_mtu
 from ._errors import KindnetError
 from ._plan import Problem
 from ._plan_conflist import (
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from typing import Any, Dict, List, Optional, Tuple
 
     from ._files import Found
+    from ._node_table import Range
     from ._plan import Plan
 
     Section = Dict[str, Any]
@@ -81,11 +83,12 @@ def resolve(params: Dict[str, Any], recorded: Optional[Section]) -> Section:
         section["mtu_auto"] = _decide_mtu(_peers(params.get("peer_ips")), before, (recorded or {}).get("mtu_auto", {}).get("interfaces", {}))
         conflist = fill_mtu(conflist, section["mtu_auto"]["mtu"])
     section["conflist"] = conflist
+    pod_cidrs = _pod_cidrs(params.get("pod_cidrs"), conflist)
+    if pod_cidrs:
+        section["pod_cidrs"] = pod_cidrs
     if not params.get("force_pod_cidr_change"):
-        _refuse_lost_allocations(before, conflist)
-    from ._cni_plugins import check_plugins
-
-    check_plugins(plugin_types(conflist), conflist["cniVersion"], params["plugin_dirs"], bool(params.get("tools_predicted")))
+        _refuse_lost_allocations(dict(recorded or {}, conflist=before), section)
+    _check_plugins(conflist, params["plugin_dirs"], bool(params.get("tools_predicted")))
     return section
 
 
@@ -293,29 +296,79 @@ def _reached(peers: List[str]) -> List[Tuple[str, str, int]]:
     return [(peer, link[0], link[1]) for peer, link in found if link]
 
 
-def _refuse_lost_allocations(before: Optional[Dict[str, Any]], conflist: Dict[str, Any]) -> None:
+def _check_plugins(conflist: Dict[str, Any], plugin_dirs: List[str], predicted: bool) -> None:
+    from ._cni_fields import refuse_small_bursts, sysctls_of, versions_of
+    from ._cni_plugins import check_fields, check_plugins, check_sysctls
+
+    check_plugins(plugin_types(conflist), versions_of(conflist), plugin_dirs, predicted)
+    check_fields(conflist["plugins"], plugin_dirs)
+    refuse_small_bursts(conflist, mtu_of(conflist))
+    check_sysctls(sysctls_of(conflist))
+
+
+def _pod_cidrs(given: Any, conflist: Dict[str, Any]) -> List[str]:
+    """The node's pod CIDRs, where they cannot be read from the configuration."""
+    from ._node_table import parse_cidrs
+
+    pod_cidrs = list(parse_cidrs("pod_cidrs", given))
+    return [] if set(pod_cidrs) == {subnet for subnets in stores_of(conflist).values() for subnet in subnets} else pod_cidrs
+
+
+def _refuse_lost_allocations(before: Section, section: Section) -> None:
     """Pods keep their addresses when the file changes. Raise if that leaves live ones outside of what host-local then knows."""
-    old, new = stores_of(before), stores_of(conflist)
+    old, new = ranges_of(before["conflist"]), ranges_of(section["conflist"])
     if same(old, new):
         return
-    from ._node_table import parse_address, parse_cidr, shorten
+    from ._node_table import parse_address, shorten
+    from ._ranges import pool_of, span
 
-    lost: List[str] = []
+    cut_off: List[str] = []
+    set_aside: List[str] = []
+    routed_before, routed = _routed(before), _routed(section)
     for store in sorted(set(old) | set(new)):
-        ranges = [parse_cidr("conflist", subnet) for subnet in new.get(store, ())]
+        pools = [pool_of("conflist", entry) for entry in new.get(store, ())]
         for name in sorted(_files.names_in(store) or ()):
             try:
                 ip = parse_address(store, name)
             except KindnetError:  # lock, last_reserved_ip.0
                 continue
-            if not any(r.family == ip.family and r.first <= ip.first <= r.last for r in ranges):
-                holder = (_files.read_bytes(os.path.join(store, name)) or b"").decode("utf-8", "replace").split()
-                lost.append("%s (%s)" % (ip.text, ascii(holder[0])[1:-1] if holder else "unknown container"))
-    if lost:
+            own = [p for p in pools if p.subnet.family == ip.family]
+            if any(p.first <= ip.first <= p.last for p in own) and not any(p.gateway == ip.first for p in own):
+                continue
+            holder = (_files.read_bytes(os.path.join(store, name)) or b"").decode("utf-8", "replace").split()
+            # In another store, host-local gives the address to a second pod; outside of the pod CIDR, peers send what is for it elsewhere.
+            lost = store not in new or _within(routed_before, ip) and not _within(routed, ip)
+            (cut_off if lost else set_aside).append("%s (%s)" % (ip.text, ascii(holder[0])[1:-1] if holder else "unknown container"))
+    if cut_off:
         raise KindnetError(
             "pod_cidrs",
-            "%s" % (", ".join(s for subnets in new.values() for s in subnets) or "none"),
-            "%d live allocations of host-local would be outside: %s" % (len(lost), shorten(lost)),
+            ", ".join(r.text for r in routed) or "none",
+            "%d live allocations of host-local would be outside: %s" % (len(cut_off), shorten(cut_off)),
             "Remove these pods first, or set force_pod_cidr_change (of the roles: kindnet_force_pod_cidr_change): they keep"
             " their addresses, and peers send those to another place.",
         )
+    if set_aside:
+        raise KindnetError(
+            "ranges",
+            ", ".join(span(pool_of("conflist", entry)) for entries in new.values() for entry in entries),
+            "%d live allocations of host-local are not among the addresses for pods: %s" % (len(set_aside), shorten(set_aside)),
+            "Remove these pods first, or set force_pod_cidr_change (of the roles: kindnet_force_pod_cidr_change): they keep"
+            " their addresses until they end.",
+        )
+
+
+def _routed(section: Section) -> List[Range]:
+    """What peers route to this node, by a configuration that may be anybody's."""
+    from ._node_table import parse_cidr
+
+    found: List[Range] = []
+    for subnet in section.get("pod_cidrs") or [s for subnets in stores_of(section["conflist"]).values() for s in subnets]:
+        try:
+            found.append(parse_cidr("pod_cidrs", subnet))
+        except KindnetError:
+            continue
+    return found
+
+
+def _within(ranges: List[Range], ip: Range) -> bool:
+    return any(r.family == ip.family and r.first <= ip.first <= r.last for r in ranges)

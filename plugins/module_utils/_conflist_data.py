@@ -27,6 +27,8 @@ DEFAULT_ROUTE = {4: "0.0.0.0/0", 6: "::/0"}
 # Below the first IPv4 does not work, below the second the kernel turns IPv6 off on the link.
 LEAST_MTU = {4: 68, 6: 1280}
 MOST_MTU = 65535
+# What a user may say beside pod CIDRs, MTU, name and version: fields of the plugins, as these spell them.
+OPTIONS = ("ranges", "extra_ranges", "portmap", "tuning", "bandwidth", "firewall", "sbr")
 # The keys that tell what an object is stand first in the file.
 FIRST_KEYS = {"cniVersion": 0, "name": 1, "type": 2}
 
@@ -78,7 +80,7 @@ def parse_mtu(value: Any, families: Sequence[int] = (4,)) -> Any:
     if not least <= number <= MOST_MTU:
         raise KindnetError(
             "mtu",
-            _shown(value),
+            shown(value),
             "is not an MTU for IPv%s" % " and IPv".join(str(f) for f in families),
             "Give a number of bytes from %d to %d, or 'auto', or leave it out." % (least, MOST_MTU),
         )
@@ -89,7 +91,7 @@ def parse_name(value: Any, field: str = "name") -> str:
     """A network's name, as libcni accepts it; it is also the name of a folder of host-local's."""
     if not isinstance(value, str) or not re.match(r"[A-Za-z0-9][A-Za-z0-9_.\-]*\Z", value):
         raise KindnetError(
-            field, _shown(value), "is not a name of a CNI network", "Use letters, digits, '_', '.' and '-', beginning with a letter or a digit."
+            field, shown(value), "is not a name of a CNI network", "Use letters, digits, '_', '.' and '-', beginning with a letter or a digit."
         )
     return str(value)
 
@@ -97,22 +99,32 @@ def parse_name(value: Any, field: str = "name") -> str:
 def parse_version(field: str, value: Any) -> str:
     """A version of the CNI specification."""
     if not isinstance(value, str) or not re.match(r"[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}\Z", value):
-        raise KindnetError(field, _shown(value), "is not a version of the CNI specification", "Give one as a string, such as '0.3.1'.")
+        raise KindnetError(field, shown(value), "is not a version of the CNI specification", "Give one as a string, such as '0.3.1'.")
     return str(value)
 
 
-def template_variables(pod_cidrs: Any, mtu: Any, name: Any, cni_version: Any) -> Dict[str, Any]:
-    """What a conflist template is rendered with; everything is checked, and nothing in it can end a string of JSON early."""
+def template_variables(pod_cidrs: Any, mtu: Any, name: Any, cni_version: Any, options: Optional[Data] = None) -> Dict[str, Any]:
+    """What a conflist template is rendered with; everything is checked, and nothing in it can end a string of JSON early.
+
+    :param options: of those in :data:`OPTIONS`, the ones that are given.
+    """
+    from ._cni_fields import CHAINED, plugin_of, refuse_version
+    from ._ranges import range_sets
+
+    options = dict({"portmap": {}}, **(options or {}))
     cidrs = parse_pod_cidrs(pod_cidrs)
     families = [6 if ":" in c else 4 for c in cidrs]
+    chained = [plugin_of(kind, options[kind]) for kind in CHAINED if kind in options]
+    refuse_version("cni_version", parse_version("cni_version", cni_version), [plugin["type"] for plugin in chained])
     return {
         "pod_cidrs": list(cidrs),
         "families": ["ipv%d" % f for f in families],
         "routes": [{"dst": DEFAULT_ROUTE[f]} for f in families],
-        "ranges": [[{"subnet": c}] for c in cidrs],
+        "ranges": range_sets(cidrs, options.get("ranges"), options.get("extra_ranges")),
+        "chained": chained,
         "mtu": parse_mtu(mtu, families),
         "name": parse_name(name),
-        "cni_version": parse_version("cni_version", cni_version),
+        "cni_version": str(cni_version),
     }
 
 
@@ -122,7 +134,7 @@ def parse_text(field: str, text: Any) -> Data:
     :param field: what to call the text in an error, such as "template /etc/x.j2".
     """
     if not isinstance(text, str):
-        raise KindnetError(field, _shown(text), "renders to %s, not to text" % type(text).__name__, "End the expression with '| to_json'.")
+        raise KindnetError(field, shown(text), "renders to %s, not to text" % type(text).__name__, "End the expression with '| to_json'.")
     if not text.strip():
         raise KindnetError(field, "''", "renders to nothing", TEMPLATE_REMEDY)
     try:
@@ -133,11 +145,11 @@ def parse_text(field: str, text: Any) -> Data:
         raise KindnetError(
             field,
             "line %d column %d of the result" % (e.lineno, e.colno),
-            "renders to something else than JSON (%s): %s" % (e.msg, _shown(line)),
+            "renders to something else than JSON (%s): %s" % (e.msg, shown(line)),
             TEMPLATE_REMEDY,
         )
     except (ValueError, RecursionError) as e:
-        raise KindnetError(field, _shown(text), "renders to something else than JSON (%s)" % e, TEMPLATE_REMEDY)
+        raise KindnetError(field, shown(text), "renders to something else than JSON (%s)" % e, TEMPLATE_REMEDY)
     return parse_conflist(field, data)
 
 
@@ -146,16 +158,19 @@ def parse_conflist(field: str, data: Any) -> Data:
 
     Returns a copy without MTUs that are null, so that a template need not put a key and its comma under a condition.
     """
+    from ._cni_fields import refuse_fields, refuse_list_fields
 
     def refuse(value: Any, problem: str, remedy: str = "") -> NoReturn:
-        raise KindnetError(field, _shown(value), problem, remedy or "Make it a CNI configuration list: cniVersion, name and plugins.")
+        raise KindnetError(field, shown(value), problem, remedy or "Make it a CNI configuration list: cniVersion, name and plugins.")
 
     if not isinstance(data, dict):
         refuse(data, "is not a conflist but %s" % _json_type(data))
     for key in ("cniVersion", "name", "plugins"):
         if key not in data:
             refuse(sorted(data), "is not a conflist, it has no %r" % key)
-    parse_version("%s: cniVersion" % field, data["cniVersion"])
+    versions = data.get("cniVersions", [])
+    for version in [data["cniVersion"]] + (versions if isinstance(versions, list) else [versions]):
+        parse_version("%s: cniVersion" % field, version)
     parse_name(data["name"], "%s: name" % field)
     plugins = data["plugins"]
     if not isinstance(plugins, list) or not plugins:
@@ -176,9 +191,23 @@ def parse_conflist(field: str, data: Any) -> Data:
                 refuse(ipam, "%s.ipam is not an object but %s" % (where, _json_type(ipam)))
             if ipam:  # {} is how a plugin without addresses is written
                 _refuse_type(field, where + ".ipam", ipam)
-                _refuse_ranges(field, where + ".ipam", ipam)
+                _refuse_ranges("%s: %s.ipam" % (field, where), ipam)
+        refuse_fields("%s: %s" % (field, where), plugin)
         copied.append({k: v for k, v in plugin.items() if k != "mtu" or v is not None})
-    return dict(data, plugins=copied)
+    conflist: Data = dict(data, plugins=copied)
+    refuse_list_fields(field, conflist)
+    return conflist
+
+
+def refuse_unused(field: str, options: Data, conflist: Data) -> None:
+    """Raise for a plugin that somebody gives options of and that ``conflist``, out of a template of theirs, does not have."""
+    from ._cni_fields import CHAINED
+
+    types = plugin_types(conflist)
+    for kind in CHAINED:
+        # portmap is there without being asked for, so that {} asks for nothing
+        if kind in options and kind not in types and (options[kind] or kind != "portmap"):
+            raise KindnetError(kind, shown(options[kind]), "is not in what %s makes" % field, "Let the template use 'chained', or leave this out.")
 
 
 def wants_mtu(conflist: Data) -> bool:
@@ -220,14 +249,19 @@ def plugin_types(conflist: Data) -> Tuple[str, ...]:
 
 def stores_of(conflist: Optional[Data]) -> Dict[str, Tuple[str, ...]]:
     """Folder of host-local's allocations to the subnets it allocates from; {} of a conflist that is damaged or has none."""
-    stores: Dict[str, Tuple[str, ...]] = {}
+    return {folder: tuple(str(r.get("subnet")) for r in ranges) for folder, ranges in ranges_of(conflist).items()}
+
+
+def ranges_of(conflist: Optional[Data]) -> Dict[str, Tuple[Data, ...]]:
+    """The same with all that the configuration says of each range."""
+    stores: Dict[str, Tuple[Data, ...]] = {}
     if not conflist or not isinstance(conflist.get("name"), str):
         return stores
     for plugin in plugins_of(conflist):
         ipam = plugin.get("ipam")
         if isinstance(ipam, dict) and ipam.get("type") == "host-local":
             folder = "%s/%s" % (str(ipam.get("dataDir") or DEFAULT_DATA_DIR).rstrip("/"), conflist["name"])
-            stores[folder] = stores.get(folder, ()) + tuple(str(r.get("subnet")) for r in _ranges(ipam))
+            stores[folder] = stores.get(folder, ()) + tuple(r for ranges in _range_sets(ipam) for r in ranges)
     return stores
 
 
@@ -264,31 +298,28 @@ def _ordered(value: Any) -> Any:
     return value
 
 
-def _ranges(ipam: Data) -> Iterator[Data]:
-    """Every range of host-local's configuration, also in the old form where the one range is the configuration itself."""
+def _range_sets(ipam: Data) -> Iterator[List[Data]]:
+    """Every set of ranges of host-local's configuration, also in the old form where the one range is the configuration itself."""
     if "subnet" in ipam:
-        yield ipam
+        yield [{k: ipam[k] for k in ("subnet", "rangeStart", "rangeEnd", "gateway") if k in ipam}]
     sets = ipam.get("ranges")
     for ranges in sets if isinstance(sets, list) else ():
-        for item in ranges if isinstance(ranges, list) else ():
-            if isinstance(item, dict):
-                yield item
+        yield [item for item in ranges if isinstance(item, dict)] if isinstance(ranges, list) else []
 
 
 def _refuse_type(field: str, where: str, plugin: Data) -> None:
     kind = plugin.get("type")
     # A runtime looks for a file of this name in its plugin folders.
     if not isinstance(kind, str) or not re.match(r"[A-Za-z0-9_.\-]+\Z", kind) or kind in (".", ".."):
-        raise KindnetError(field, _shown(kind), "%s.type is not the name of a CNI plugin" % where, "Name a program, such as \"ptp\".")
+        raise KindnetError(field, shown(kind), "%s.type is not the name of a CNI plugin" % where, "Name a program, such as \"ptp\".")
 
 
-def _refuse_ranges(field: str, where: str, ipam: Data) -> None:
+def _refuse_ranges(field: str, ipam: Data) -> None:
     if ipam["type"] != "host-local":
         return
-    from ._node_table import parse_cidr
+    from ._ranges import refuse_overlaps
 
-    for item in _ranges(ipam):
-        parse_cidr("%s: %s.subnet" % (field, where), item.get("subnet"))
+    refuse_overlaps(field, list(_range_sets(ipam)))
 
 
 def _no_constant(text: str) -> Any:
@@ -299,7 +330,7 @@ def _json_type(value: Any) -> str:
     return {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}.get(type(value), "a number")
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value for a message: on one line, recognisable, and never pages of it."""
     text = value if isinstance(value, str) and value.isprintable() else ascii(value)
     return text if len(text) <= 80 else "%s... (%d characters)" % (text[:60], len(text))

@@ -46,7 +46,10 @@ options:
     description:
       - Template on the controller; relative names are searched for as M(ansible.builtin.template) does.
       - It is given C(pod_cidrs), C(families) (V(ipv4), V(ipv6)), C(routes) and C(ranges) in the form that host-local takes,
-        C(mtu) (a number, V(auto), or null), C(name), C(cni_version), and every variable of the host.
+        C(mtu) (a number, V(auto), or null), C(name), C(cni_version), C(chained) (a list of the plugins that follow, such as C(portmap),
+        each as it stands in the file), and every variable of the host.
+      - Fields of the plugins that O(portmap), O(tuning), O(bandwidth), O(firewall) and O(sbr) name are checked whoever writes them. A plugin
+        of which options are given and which the template leaves out is an error.
       - An MTU of null is left out of the file, and V(auto) is filled in on the node.
       - The default is the collection's C(templates/10-kindnet.conflist.j2).
     type: str
@@ -66,9 +69,67 @@ options:
     type: str
     default: kindnet
   cni_version:
-    description: Version of the CNI specification that the configuration follows.
+    description:
+      - Version of the CNI specification that the configuration follows, from V(0.3.0) on.
+      - Every plugin must speak it. Those of Debian 12 speak V(1.0.0) at most, those of release 1.6.0 and newer V(1.1.0).
     type: str
     default: 0.3.1
+  ranges:
+    description:
+      - Which addresses of the pod CIDRs pods get, if not all. A pod CIDR in which no range lies is used whole. Several may lie in one.
+      - Each is a mapping of what host-local calls C(subnet), C(rangeStart), C(rangeEnd) and C(gateway). All may be left out. Without
+        C(subnet), it is a range of every pod CIDR.
+      - An address may be a number, which counts from the subnet's own address, or from behind its end if it is negative. So one value
+        serves every node.
+      - Live allocations that would lie outside are an error, unless O(force_pod_cidr_change).
+    type: raw
+    version_added: "0.2.0"
+  extra_ranges:
+    description:
+      - Ranges of the same form from which each pod gets a further address, one of each.
+      - C(subnet) is required. One outside of the pod CIDRs is an address that peers have no route to, and a note says so.
+    type: raw
+    version_added: "0.2.0"
+  portmap:
+    description:
+      - Fields of the plugin C(portmap), which serves host ports, as it spells them. C(snat), C(masqAll) (from release 1.2.0 of the plugins
+        on), C(backend) (V(iptables), V(nftables); from 1.6.0 on), C(markMasqBit), C(externalSetMarkChain), C(conditionsV4),
+        C(conditionsV6), C(capabilities).
+      - This plugin is there in any case.
+    type: raw
+    version_added: "0.2.0"
+  tuning:
+    description:
+      - Fields of the plugin C(tuning), which sets up a pod's interface. C(sysctl), C(mac), C(promisc), C(mtu), C(allmulti), C(txQLen) (from
+        release 1.4.0 on), C(dataDir), C(capabilities).
+      - Names in C(sysctl) begin with C(net.); C(IFNAME) in one stands for the pod's interface. Each is tried on the node, in a network
+        namespace of its own.
+      - Left out, the plugin is not used; an empty mapping turns it on, and so with the three below.
+    type: raw
+    version_added: "0.2.0"
+  bandwidth:
+    description:
+      - Fields of the plugin C(bandwidth), which limits what a pod receives (C(ingress)) and sends (C(egress)). C(ingressRate), C(egressRate)
+        in bits per second, each with C(ingressBurst), C(egressBurst) in bits; C(capabilities).
+      - A burst must hold a packet of the MTU and last for at most 274 s of the rate, which is what the plugin can tell the kernel.
+      - With a rate, the same for every pod, limits that a runtime hands over for one pod have no effect. An empty mapping leaves it to these,
+        such as those of the annotation C(kubernetes.io/ingress-bandwidth).
+    type: raw
+    version_added: "0.2.0"
+  firewall:
+    description:
+      - Fields of the plugin C(firewall), which lets a pod's packets through a filter that drops forwarded ones. C(backend) (V(iptables),
+        V(firewalld)), C(iptablesAdminChainName), C(firewalldZone), C(ingressPolicy), C(capabilities).
+      - Needs O(cni_version) V(0.4.0) or newer. Any C(ingressPolicy) but V(open) works with a template that has the plugin C(bridge) only.
+    type: raw
+    version_added: "0.2.0"
+  sbr:
+    description:
+      - Fields of the plugin C(sbr), routing by source. C(table) (from release 1.6.0 of the plugins on), C(capabilities).
+      - It is made for pods with a second network. It moves the pod's routes to tables that are looked into for packets with the pod's address
+        alone, so that a program that does not bind its sockets to it has no route. With C(table), only the rules are made.
+    type: raw
+    version_added: "0.2.0"
   plugin_dirs:
     description: Folders in which the plugins are looked for, the first that has one wins.
     type: list
@@ -79,8 +140,8 @@ options:
       - /usr/libexec/cni
   force_pod_cidr_change:
     description:
-      - Change pod CIDR or data folder although host-local has live allocations that would then lie outside. These pods keep their
-        addresses and lose their network.
+      - Change pod CIDR, data folder or ranges although host-local has live allocations that would then lie outside. These pods keep their
+        addresses; outside of the pod CIDR they lose their network.
     type: bool
     default: false
   conflicts:
@@ -136,6 +197,19 @@ EXAMPLES = r"""
   kindnet.host.cni_conflist:
     pod_cidrs: [10.244.1.0/24]
     conflicts: set_aside
+
+- name: Keep the first nine addresses of each pod CIDR, and limit what pods send
+  kindnet.host.cni_conflist:
+    pod_cidrs: [10.244.1.0/24, "fd00:10:244:1::/64"]
+    cni_version: 1.0.0
+    ranges:
+      - rangeStart: 10
+    bandwidth:
+      egressRate: 100000000
+      egressBurst: 10000000
+    tuning:
+      sysctl:
+        net.core.somaxconn: 1024
 
 - name: Take it out again
   kindnet.host.cni_conflist:
@@ -247,6 +321,13 @@ def main() -> None:
             path={"type": "str", "default": "/etc/cni/net.d/10-kindnet.conflist"},
             name={"type": "str", "default": "kindnet"},
             cni_version={"type": "str", "default": "0.3.1"},
+            ranges={"type": "raw"},
+            extra_ranges={"type": "raw"},
+            portmap={"type": "raw"},
+            tuning={"type": "raw"},
+            bandwidth={"type": "raw"},
+            firewall={"type": "raw"},
+            sbr={"type": "raw"},
             plugin_dirs={"type": "list", "elements": "str", "default": ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"]},
             force_pod_cidr_change={"type": "bool", "default": False},
             conflicts={"type": "str", "default": "warn", "choices": ["warn", "fail", "set_aside"]},

@@ -112,7 +112,7 @@ def recorded(name, cluster_name):
         found.setdefault(node, []).append(cidr)
     # The pods of a host that lost its record, or that kindnetd runs on, have addresses all the same.
     stores = stores_of(_conflist.in_use(conflist))
-    own = [cidr for cidrs in stores.values() for cidr in canonical(cidrs)]
+    own = conflist.get("pod_cidrs") or [cidr for cidrs in stores.values() for cidr in canonical(cidrs)]
     if own:
         found[routes.get("node_name", name)] = own
     return found, [ip for store in sorted(stores) for ip in allocations(store)]

@@ -142,6 +142,7 @@ from ansible.module_utils.basic import AnsibleModule
 # All that a pass runs. Ansible brings these files here with the module, unchanged, and from there they are installed.
 from ansible_collections.kindnet.host.plugins.module_utils import (
     _before,
+    _cni_fields,
     _cni_plugins,
     _concerns,
     _conflist,
@@ -174,6 +175,7 @@ from ansible_collections.kindnet.host.plugins.module_utils import (
     _plugin_links,
     _problem_memory,
     _pyroute2_dep,
+    _ranges,
     _reconcile,
     _reconcile_cli,
     _removal_guard,
@@ -189,6 +191,7 @@ from ansible_collections.kindnet.host.plugins.module_utils._module import run
 
 PACKAGE = (
     _before,
+    _cni_fields,
     _cni_plugins,
     _concerns,
     _conflist,
@@ -221,6 +224,7 @@ PACKAGE = (
     _plugin_links,
     _problem_memory,
     _pyroute2_dep,
+    _ranges,
     _reconcile,
     _reconcile_cli,
     _removal_guard,

@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import pytest
+from cni_runtime import cni, ip
 from cni_sandbox import ROOT, Sandbox
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -702,28 +703,6 @@ os.%s = killed
 
 
 # --- pods
-
-
-def cni(host, command, pod, conflist):
-    """What libcni does with a conflist: each plugin in turn, with the result of the one before."""
-    result = None
-    plugins = conflist["plugins"] if command == "ADD" else conflist["plugins"][::-1]
-    for plugin in plugins:
-        config = dict(plugin, cniVersion=conflist["cniVersion"], name=conflist["name"])
-        config.pop("capabilities", None)
-        if result:
-            config["prevResult"] = result
-        done = host.run(
-            "/usr/lib/cni/" + plugin["type"],
-            stdin=json.dumps(config),
-            env={"CNI_COMMAND": command, "CNI_CONTAINERID": pod, "CNI_NETNS": "/run/netns/" + pod, "CNI_IFNAME": "eth0", "CNI_PATH": "/usr/lib/cni"},
-        )
-        result = json.loads(done.stdout) if command == "ADD" else None
-    return result
-
-
-def ip(host, *args):
-    return json.loads(host.run("ip", "-json", *args).stdout or "[]")
 
 
 def test_pods_get_the_network_of_the_guide(host):

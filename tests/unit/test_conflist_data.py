@@ -109,6 +109,7 @@ def test_variables_of_a_template_keep_the_order_of_the_pod_cidrs():
         "families": ["ipv6", "ipv4"],
         "routes": [{"dst": "::/0"}, {"dst": "0.0.0.0/0"}],
         "ranges": [[{"subnet": "fd00::/64"}], [{"subnet": "10.244.0.0/24"}]],
+        "chained": [{"type": "portmap", "capabilities": {"portMappings": True}}],
         "mtu": "auto",
         "name": "kindnet",
         "cni_version": "0.3.1",
