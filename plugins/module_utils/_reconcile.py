@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ._plan import Problem
 
-VERSION = "0.1.0"  # of the collection
+VERSION = "0.2.0"  # of the collection
 LOCK_TIMEOUT = 5.0  # seconds; a playbook's module holds the lock for less
 FIREWALL_TIME = 20.0  # seconds for iptables in one pass: less than modules wait for the lock, and than systemd for the pass
 
