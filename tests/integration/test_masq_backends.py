@@ -27,49 +27,49 @@ V4, V6 = "10.244.0.0/16", "fd00:10:244::/56"
 TABLE = "nft -j list table inet kindnet"
 
 OURS = """table inet kindnet {
-	set non_masquerade_ipv4 {
-		type ipv4_addr
-		flags interval
-		elements = { 10.244.0.0/16 }
-	}
+\tset non_masquerade_ipv4 {
+\t\ttype ipv4_addr
+\t\tflags interval
+\t\telements = { 10.244.0.0/16 }
+\t}
 
-	set non_masquerade_ipv6 {
-		type ipv6_addr
-		flags interval
-		elements = { fd00:10:244::/56 }
-	}
+\tset non_masquerade_ipv6 {
+\t\ttype ipv6_addr
+\t\tflags interval
+\t\telements = { fd00:10:244::/56 }
+\t}
 
-	chain KIND-MASQ-AGENT {
-		ip daddr @non_masquerade_ipv4 counter return comment "kind-masq-agent: local traffic is not subject to MASQUERADE"
-		ip6 daddr @non_masquerade_ipv6 counter return comment "kind-masq-agent: local traffic is not subject to MASQUERADE"
-		meta nfproto ipv4 counter masquerade comment "kind-masq-agent: outbound traffic is subject to MASQUERADE (must be last in chain)"
-		meta nfproto ipv6 counter masquerade comment "kind-masq-agent: outbound traffic is subject to MASQUERADE (must be last in chain)"
-	}
+\tchain KIND-MASQ-AGENT {
+\t\tip daddr @non_masquerade_ipv4 counter return comment "kind-masq-agent: local traffic is not subject to MASQUERADE"
+\t\tip6 daddr @non_masquerade_ipv6 counter return comment "kind-masq-agent: local traffic is not subject to MASQUERADE"
+\t\tmeta nfproto ipv4 counter masquerade comment "kind-masq-agent: outbound traffic is subject to MASQUERADE (must be last in chain)"
+\t\tmeta nfproto ipv6 counter masquerade comment "kind-masq-agent: outbound traffic is subject to MASQUERADE (must be last in chain)"
+\t}
 
-	chain postrouting {
-		type nat hook postrouting priority srcnat + 1; policy accept;
-		fib daddr type != local counter jump KIND-MASQ-AGENT comment "kind-masq-agent: ensure nat POSTROUTING directs all non-LOCAL \
+\tchain postrouting {
+\t\ttype nat hook postrouting priority srcnat + 1; policy accept;
+\t\tfib daddr type != local counter jump KIND-MASQ-AGENT comment "kind-masq-agent: ensure nat POSTROUTING directs all non-LOCAL \
 destination traffic to our custom KIND-MASQ-AGENT chain"
-	}
+\t}
 }
 """
 
 FOREIGN = """
 table ip nat {
-	chain postrouting {
-		type nat hook postrouting priority srcnat; policy accept;
-		oifname "eth7" counter packets 5 bytes 500 masquerade
-	}
+\tchain postrouting {
+\t\ttype nat hook postrouting priority srcnat; policy accept;
+\t\toifname "eth7" counter packets 5 bytes 500 masquerade
+\t}
 }
 table inet other {
-	set non_masquerade_ipv4 {
-		type ipv4_addr
-		flags interval
-		elements = { 192.0.2.0/24 }
-	}
-	chain KIND-MASQ-AGENT {
-		ip daddr @non_masquerade_ipv4 counter packets 7 bytes 700 return comment "kind-masq-agent: not this one"
-	}
+\tset non_masquerade_ipv4 {
+\t\ttype ipv4_addr
+\t\tflags interval
+\t\telements = { 192.0.2.0/24 }
+\t}
+\tchain KIND-MASQ-AGENT {
+\t\tip daddr @non_masquerade_ipv4 counter packets 7 bytes 700 return comment "kind-masq-agent: not this one"
+\t}
 }
 """
 

@@ -422,10 +422,15 @@ def test_iptables_that_hangs_costs_a_pass_neither_its_end_nor_the_other_concerns
     assert (again.returncode, again.stdout, again.stderr) == (1, "", "")  # the same problems, in the same words
 
 
+def state_of(pid):
+    with open("/proc/%d/stat" % pid, encoding="utf-8") as f:
+        return f.read().rpartition(")")[2].split()[0]
+
+
 @pytest.mark.parametrize("flavoured", ["nft"], indirect=True)
 def test_a_pass_that_is_ended_names_what_it_found_and_where_it_was(node, hanging):
     passing = subprocess.Popen(node.command(*AS_THE_TIMER), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not node.exists("/run/hung"):
+    while not node.exists("/run/hung") or state_of(passing.pid) != "S":  # it sleeps where it waits for the program
         assert passing.poll() is None
     passing.terminate()  # nsenter has become the command
     said = without_priorities(passing.communicate(timeout=60)[1]).splitlines()
