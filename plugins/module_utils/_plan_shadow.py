@@ -432,15 +432,25 @@ def _within(box: Box, other: Box) -> bool:
 
 
 def _common(a: Ranges, b: Ranges) -> Ranges:
-    return tuple((max(x[0], y[0]), min(x[1], y[1])) for x in a for y in b if max(x[0], y[0]) <= min(x[1], y[1]))
+    """By one walk along both: there may be thousands of each."""
+    common = []
+    i = j = 0
+    while i < len(a) and j < len(b):
+        first, last = max(a[i][0], b[j][0]), min(a[i][1], b[j][1])
+        if first <= last:
+            common.append((first, last))
+        if a[i][1] < b[j][1]:
+            i += 1
+        else:
+            j += 1
+    return tuple(common)
 
 
 def _without(a: Ranges, b: Ranges) -> Ranges:
-    for first, last in b:
-        a = tuple(
-            part for x in a for part in ((x[0], min(x[1], first - 1)), (max(x[0], last + 1), x[1])) if part[0] <= part[1]
-        )
-    return a
+    if not (a and b):
+        return a
+    ends = [(last + 1, following - 1) for (_unused, last), (following, _unused2) in zip(b, b[1:])]
+    return _common(a, ((a[0][0], b[0][0] - 1), *ends, (b[-1][1] + 1, a[-1][1])))
 
 
 def _union(many: Iterable[Ranges]) -> Ranges:
