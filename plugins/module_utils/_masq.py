@@ -86,15 +86,15 @@ def resolve(params: Dict[str, Any], recorded: Optional[Section]) -> Section:
     section = _masq_options.canonical(params)
     chain = section["chain"]
     holders = [backend for backend in NAMES if _holds(backend, chain, lock_wait)]
-    if not recorded or recorded["chain"] != chain:
-        for holder in holders:
-            if holder != NFTABLES:
-                _refuse_chain_of_others(holder, chain, lock_wait)
     if asked == "auto":
         section["auto"] = True
         section["backend"] = _backend_of_auto(chain, holders, recorded, bool(params["tools_predicted"]))
     else:
         section["backend"] = asked
+    known = recorded["backend"] if recorded and recorded["chain"] == chain else None
+    for holder in holders:
+        if holder != NFTABLES and (known is None or known != holder == section["backend"]):
+            _refuse_chain_of_others(holder, chain, lock_wait)
     if section["backend"] == NFTABLES:
         _masq_options.refuse_for_nftables(section)
         _refuse_table_of_others(chain)
@@ -178,13 +178,13 @@ def _refuse_chain_of_others(backend: str, chain: str, lock_wait: int) -> None:
 def read(section: Section, recorded: Optional[Section]) -> Actual:
     """Two processes per family in use, of nftables one for both, where there is anything to read at all.
 
-    A family that cannot be read does not keep the other one from being repaired. If none can, that is the failure.
+    What cannot be read does not keep the rest from being repaired or taken out. If nothing can, that is the failure.
     """
     wanted = [(place, _look(place, section["chain"], section["lock_wait"], False)) for place in _wanted_places(section)]
     leftovers = [(place, chain, _look(place, chain, section["lock_wait"], True)) for place, chain in _places_to_clear(section)]
     looks = [found for _unused, found in wanted] or [found for _unused, _unused2, found in leftovers]  # none is wanted of state "absent"
     errors = [found for found in looks if isinstance(found, KindnetError)]
-    if errors and len(errors) >= len(wanted):
+    if errors and len(errors) == len(looks):
         raise errors[0]
     return Actual(tuple(wanted), tuple(leftovers), None if recorded is None or not _wanted_places(section) else _survey(section))
 

@@ -234,6 +234,37 @@ def test_a_record_of_version_0_1_is_understood(sandbox):
     assert "KIND-MASQ" not in sandbox.out("iptables-nft-save; ip6tables-nft-save") and table(sandbox) == OURS
 
 
+@pytest.mark.parametrize("missing", ["nft", "iptables-nft"])
+def test_what_cannot_be_looked_at_keeps_nothing_else_from_being_taken_out(sandbox, missing):
+    backend = "nftables" if missing == "iptables-nft" else "iptables-nft"
+    masq(sandbox, cluster_cidrs=[V4, V6], backend="nftables" if missing == "nft" else "iptables-nft", persist=False)
+    kept = sandbox.out("nft -s list ruleset")
+    sandbox.run("cat >/run/kept", stdin=kept)
+    masq(sandbox, cluster_cidrs=[V4, V6], backend=backend)
+    sandbox.run("nft -f /run/kept" if missing == "nft" else "iptables-nft -t nat -N KIND-MASQ-AGENT")
+    sandbox.run("mv /usr/sbin/%s /run/" % missing)
+    predicted, result = masq(sandbox, check=True, state="absent"), masq(sandbox, state="absent")
+    assert result["failed"] and "%s: is not installed" % missing in result["msg"] and predicted["changes"] == result["changes"], result
+    sandbox.run("mv /run/%s /usr/sbin/" % missing)
+    left = sandbox.out("nft list table inet kindnet" if backend == "nftables" else "iptables-nft-save; ip6tables-nft-save", check=False)
+    assert "KIND-MASQ-AGENT" not in left
+    assert not masq(sandbox, state="absent").get("failed")
+    assert "KIND-MASQ-AGENT" not in ruleset(sandbox) and not sandbox.out("cat /etc/kindnet/desired.json", check=False)
+
+
+def test_a_chain_of_somebody_elses_in_the_other_flavour_is_not_taken_when_the_backend_changes(sandbox):
+    masq(sandbox, cluster_cidrs=[V4], backend="nftables", chain="IP-MASQ")
+    sandbox.run("iptables-nft -t nat -N IP-MASQ; iptables-nft -t nat -A IP-MASQ -d 192.0.2.1 -j ACCEPT; iptables-nft -t nat -A POSTROUTING -j IP-MASQ")
+    assert masq(sandbox, cluster_cidrs=[V4], backend="nftables", chain="IP-MASQ")["notes"] == [
+        "iptables-nft chain nat/IP-MASQ is somebody else's by now, and stays"
+    ]
+    before = everything(sandbox)
+    for check in (True, False):
+        result = masq(sandbox, check=check, cluster_cidrs=[V4], backend="iptables-nft", chain="IP-MASQ")
+        assert result["failed"] and "is a chain of somebody else's: iptables-nft -t nat -A IP-MASQ -d 192.0.2.1/32" in result["msg"], result
+        assert everything(sandbox) == before
+
+
 # Where the jump stands
 
 
