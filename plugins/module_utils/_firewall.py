@@ -26,7 +26,7 @@ from ._plan_chain import FAMILIES, POSTROUTING, Found, Place, command, leads_to,
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
+    from typing import Collection, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
     from ._plan_chain import Edit
     from ._plan_forward import Forward
@@ -184,8 +184,8 @@ class Iptables:
         result = self._run(family, "-restore", ["--noflush"], lock_wait, script.encode("utf-8", "surrogateescape"))
         self._raise_for(family, result, script, table)
 
-    def count_others(self, chain: str) -> int:
-        """How many rules and chains both families hold in this flavour, ours left out."""
+    def count_others(self, chains: Collection[str]) -> int:
+        """How many rules and chains both families hold in this flavour, those that have to do with ``chains`` left out."""
         count = 0
         for family in FAMILIES:
             if not (self._tables(family) and find(command(Place(self.flavour, family)) + "-save")):
@@ -194,9 +194,9 @@ class Iptables:
             self._raise_for(family, result)
             for line in split_lines(result.out):
                 if line.startswith("-A "):
-                    count += not (line.startswith("-A %s " % chain) or leads_to(line, chain))
+                    count += not any(line.startswith("-A %s " % chain) or leads_to(line, chain) for chain in chains)
                 elif line.startswith(":"):
-                    count += line.split()[1] == "-" and line.split()[0] != ":" + chain  # built-in chains have a policy there
+                    count += line.split()[1] == "-" and line.split()[0][1:] not in chains  # built-in chains have a policy there
         return count
 
     def _tables(self, family: str) -> Set[str]:

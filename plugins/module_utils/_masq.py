@@ -116,7 +116,7 @@ def _backend_of_auto(chain: str, holders: Sequence[str], recorded: Optional[Sect
         return holders[0]
     from ._masq_backend import backend_today
 
-    return backend_today(chain, tools_predicted).backend
+    return backend_today([chain], tools_predicted).backend
 
 
 def _holds(backend: str, chain: str, lock_wait: int) -> bool:

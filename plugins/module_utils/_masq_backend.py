@@ -15,7 +15,7 @@ from ._plan_chain import FLAVOURS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+    from typing import Any, Collection, Dict, List, NamedTuple, Optional, Tuple
 
     class Today(NamedTuple):
         """What would be decided now if there was no chain of ours yet."""
@@ -32,13 +32,14 @@ REMEDY = (
 )
 
 
-def backend_today(chain: str, iptables_predicted: bool) -> Today:
+def backend_today(chains: Collection[str], iptables_predicted: bool) -> Today:
     """The backend that the rules of others use (kube-proxy's, Docker's): the flavour of iptables with more of them, else nftables if native nat
     chains have some. With none anywhere it is what plain ``iptables`` is, and nftables on a host without iptables.
 
+    :param chains: names of ours, which count for nothing.
     :param iptables_predicted: the same play would install iptables if it is missing.
     """
-    counts = {"iptables-%s" % flavour: BACKENDS[flavour].count_others(chain) for flavour in FLAVOURS}
+    counts = {"iptables-%s" % flavour: BACKENDS[flavour].count_others(chains) for flavour in FLAVOURS}
     native = _nftables.count_others()
     why = ", ".join("%d rules and chains of others in %s" % (counts[backend], backend) for backend in counts)
     why += ", %d rules of others in native nat chains" % native
@@ -59,7 +60,8 @@ def reason(section: Dict[str, Any]) -> Tuple[str, List[str]]:
     """Why the backend is the one that it is, and what somebody should know of it."""
     if not section.get("auto"):
         return "it was asked for", []
-    today = backend_today(section["chain"], section["backend"] != "nftables")
+    chains = {section["chain"], *(chain for _unused, chain in section.get("former", ()))}
+    today = backend_today(chains, section["backend"] != "nftables")
     notes = [today.split] if today.split else []
     if today.backend == section["backend"]:
         return "auto: %s" % today.why, notes

@@ -11,7 +11,7 @@ import ipaddress
 
 from . import _nftables
 from ._firewall import BACKENDS
-from ._plan_chain import EVERYTHING, FLAVOURS, LAST, NFT_TABLE, Place, command, leads_to, planned_postrouting
+from ._plan_chain import EVERYTHING, FLAVOURS, LAST, NFT_TABLE, Found, Place, command, is_ours, leads_to, planned_postrouting
 from ._plan_shadow import shadowing, shadowing_nft
 
 TYPE_CHECKING = False
@@ -42,9 +42,12 @@ def _in_iptables(place: Place, section: Section, pods: List[str], spared: List[s
     lists = BACKENDS[place.flavour].read_nat(place.family, section["lock_wait"])
     if not lists:
         return []
-    chain = section["chain"]
+    chain, backend = section["chain"], "iptables-%s" % place.flavour
     postrouting = lists.pop("POSTROUTING", ())
-    if section["backend"] != "iptables-%s" % place.flavour:
+    for former in [name for where, name in section.get("former", ()) if where == backend]:
+        if is_ours(former, Found(lists.get(former), postrouting)):  # it goes in this very run
+            postrouting = tuple(rule for rule in postrouting if not leads_to(rule, former))
+    if section["backend"] != backend:
         lines = shadowing(postrouting, lists, None, pods, spared)
     else:
         planned = planned_postrouting(chain, postrouting, section.get("jump_position", LAST))
@@ -53,12 +56,19 @@ def _in_iptables(place: Place, section: Section, pods: List[str], spared: List[s
 
 
 def _asked(section: Section, family: str, masquerading: Masquerading) -> Tuple[List[str], List[str]]:
-    """From where pods send, and to where with their own addresses."""
-    cluster = [cidr for cidr in section["cluster_cidrs"] if (":" in cidr) == (family == "ipv6")]
+    """From where pods send what is masqueraded, and to where with their own addresses."""
+    pods = [cidr for cidr in section["cluster_cidrs"] if (":" in cidr) == (family == "ipv6")]
     spared = list(masquerading.spared)
     if masquerading.destinations:
         spared += _complement(masquerading.destinations)
-    return list(masquerading.sources) or cluster, spared
+    if masquerading.sources:
+        pods = _intersection(pods, masquerading.sources)
+    return pods, spared
+
+
+def _intersection(some: List[str], others: Tuple[str, ...]) -> List[str]:
+    pairs = [(ipaddress.ip_network(one), ipaddress.ip_network(other)) for one in some for other in others]
+    return [str(max(pair, key=lambda network: network.prefixlen)) for pair in pairs if pair[0].overlaps(pair[1])]
 
 
 def _complement(cidrs: Tuple[str, ...]) -> List[str]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ._plan_table import Interval, Op, Rule
 
 FAMILY = NFT_PLACE.family
+IPTABLES = ("ip", "ip6")  # families of iptables-nft
 TYPES = {"ipv4": "ipv4_addr", "ipv6": "ipv6_addr"}
 INSTALL = "Install the package nftables, or use the role kindnet.host.prerequisites; or take another backend (of the roles: kindnet_masq_backend)."
 
@@ -205,7 +206,7 @@ def _native_nat_chains() -> List[Tuple[str, str, str]]:
     return [
         (chain["family"], chain["table"], chain["name"])
         for chain in chains
-        if (chain["family"], chain["table"]) != (FAMILY, TABLE) and not (chain["table"] in TABLES and chain["name"].isupper())
+        if (chain["family"], chain["table"]) != (FAMILY, TABLE) and not (chain["family"] in IPTABLES and chain["table"] in TABLES and chain["name"].isupper())
     ]
 
 

@@ -265,6 +265,33 @@ def test_a_chain_of_somebody_elses_in_the_other_flavour_is_not_taken_when_the_ba
         assert everything(sandbox) == before
 
 
+def test_our_own_chain_of_before_is_not_taken_for_somebody_elses(sandbox, backend):
+    tool = "iptables-legacy" if backend == "iptables-nft" else "iptables-nft"
+    masq(sandbox, cluster_cidrs=[V4], backend=backend)
+    sandbox.run("%s -t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE" % tool)
+    for check in (True, False):
+        result = masq(sandbox, check=check, cluster_cidrs=[V4], chain="OTHER")
+        assert not [note for note in result["notes"] if "split" in note], result
+    masq(sandbox, cluster_cidrs=[V4], backend=backend)
+    for check in (True, False):
+        result = masq(sandbox, check=check, cluster_cidrs=[V4, "10.96.0.0/12"], backend=tool)
+        assert result["changed"] and result["shadowed_by"] == [], result
+
+
+def test_a_nat_chain_of_family_inet_is_not_one_of_iptables(sandbox):
+    sandbox.run(["nft", "-f", "-"], stdin="table inet nat { chain POSTROUTING { type nat hook postrouting priority 100; ip saddr %s masquerade; }; }" % V4)
+    result = masq(sandbox, check=True, cluster_cidrs=[V4])
+    assert result["backend"] == "nftables" and len(result["shadowed_by"]) == 1, result
+
+
+def test_rules_about_senders_that_are_no_pods_are_not_in_the_way(sandbox):
+    sandbox.run("iptables-nft -t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE")
+    options = {"cluster_cidrs": [V4], "source_cidrs": ["0.0.0.0/0"]}
+    assert masq(sandbox, check=True, **options)["shadowed_by"] == []
+    sandbox.run("iptables-nft -t nat -A POSTROUTING -s 10.244.7.0/24 -j MASQUERADE")
+    assert len(masq(sandbox, check=True, **options)["shadowed_by"]) == 1
+
+
 # Where the jump stands
 
 

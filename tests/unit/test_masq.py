@@ -45,7 +45,7 @@ class Backend:
     def read_nat(self, family, lock_wait):
         return {}
 
-    def count_others(self, chain):
+    def count_others(self, chains):
         return self.others
 
     def commit(self, family, edits, lock_wait):
