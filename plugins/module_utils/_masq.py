@@ -108,15 +108,25 @@ def resolve(params: Dict[str, Any], recorded: Optional[Section]) -> Section:
 
 
 def _backend_of_auto(chain: str, holders: Sequence[str], recorded: Optional[Section], tools_predicted: bool) -> str:
-    """Where the chain is, so that a host does not go back and forth with the rules of others; else where those are."""
-    if recorded and recorded["backend"] in holders:
+    """Where the chain is, or was by the record, so that a host does not go back and forth with the rules of others, which after a boot may
+    come later than we do; else where those are."""
+    if recorded:
         backend: str = recorded["backend"]
-        return backend
+        if backend in holders or (not holders and (_is_installed(backend) or (tools_predicted and backend != NFTABLES))):
+            return backend
     if len(holders) == 1:
         return holders[0]
     from ._masq_backend import backend_today
 
     return backend_today([chain], tools_predicted).backend
+
+
+def _is_installed(backend: str) -> bool:
+    if backend != NFTABLES:
+        return all(BACKENDS[_flavour(backend)].installed(family) for family in FAMILIES)
+    from . import _nftables
+
+    return _nftables.installed()
 
 
 def _holds(backend: str, chain: str, lock_wait: int) -> bool:

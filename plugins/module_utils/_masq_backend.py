@@ -65,5 +65,5 @@ def reason(section: Dict[str, Any]) -> Tuple[str, List[str]]:
     notes = [today.split] if today.split else []
     if today.backend == section["backend"]:
         return "auto: %s" % today.why, notes
-    note = "backend: %s it stays, since the chain is there; without one auto would choose %s today: %s" % (section["backend"], today.backend, today.why)
-    return "auto: the chain is there", [note, *notes]
+    note = "backend: %s it stays, where the chain has been; without one auto would choose %s today: %s" % (section["backend"], today.backend, today.why)
+    return "auto: the chain has been there", [note, *notes]

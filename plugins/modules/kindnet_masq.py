@@ -40,9 +40,9 @@ options:
     description:
       - Through what the rules are kept. V(iptables-nft) and V(iptables-legacy) are asked for by these names, whatever plain C(iptables) is.
         V(nftables) needs no iptables on the host.
-      - With V(auto) it is where the chain already is; else what the rules of others (kube-proxy's, Docker's) use, that is the flavour of
-        iptables with more of them, or nftables if only native nat chains hold some; else the flavour that plain C(iptables) is; and
-        nftables on a host without iptables.
+      - With V(auto) it is where the chain already is, or was by the record of the last run; else what the rules of others (kube-proxy's,
+        Docker's) use, that is the flavour of iptables with more of them, or nftables if only native nat chains hold some; else the flavour
+        that plain C(iptables) is; and nftables on a host without iptables.
         It is decided by this module, recorded, and said with its reason (RV(backend_reason)); a pass of C(kindnet-reconcile) does not
         decide anew, and C(kindnet-reconcile --check) tells if V(auto) would choose otherwise by now.
       - With V(nftables) there is one table C(inet kindnet), in which interval sets hold the networks. Its base chain is hooked after

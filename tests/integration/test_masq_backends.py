@@ -234,6 +234,27 @@ def test_a_record_of_version_0_1_is_understood(sandbox):
     assert "KIND-MASQ" not in sandbox.out("iptables-nft-save; ip6tables-nft-save") and table(sandbox) == OURS
 
 
+def test_auto_stays_with_its_answer_when_the_chain_is_lost(sandbox, backend):
+    """As on a host that has just booted, where nobody has any rule yet."""
+    masq(sandbox, cluster_cidrs=[V4, V6], backend=backend)
+    assert masq(sandbox, cluster_cidrs=[V4, V6])["backend"] == backend
+    sandbox.run("nft flush ruleset")
+    if backend == "iptables-legacy":
+        sandbox.run("for tool in iptables-legacy ip6tables-legacy; do $tool -t nat -F; $tool -t nat -X; done")
+    assert masq(sandbox, check=True, cluster_cidrs=[V4, V6])["backend"] == backend
+    result = masq(sandbox, cluster_cidrs=[V4, V6])
+    assert result["backend"] == backend and result["changed"], result
+    assert masq(sandbox, cluster_cidrs=[V4, V6], chain="OTHER")["backend"] == backend
+
+
+def test_auto_decides_anew_where_what_it_took_is_gone(sandbox):
+    masq(sandbox, cluster_cidrs=[V4, V6], backend="iptables-nft")
+    sandbox.run("nft flush ruleset; rm /usr/sbin/ip6tables* /usr/sbin/iptables* /usr/sbin/xtables*")
+    assert masq(sandbox, check=True, cluster_cidrs=[V4, V6], tools_predicted=True)["backend"] == "iptables-nft"
+    assert masq(sandbox, cluster_cidrs=[V4, V6])["backend"] == "nftables"
+    assert table(sandbox) == OURS
+
+
 @pytest.mark.parametrize("missing", ["nft", "iptables-nft"])
 def test_what_cannot_be_looked_at_keeps_nothing_else_from_being_taken_out(sandbox, missing):
     backend = "nftables" if missing == "iptables-nft" else "iptables-nft"

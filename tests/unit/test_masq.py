@@ -32,6 +32,9 @@ class Backend:
         if not self.tools:
             raise KindnetError("iptables", self.flavour, "is not installed", "Install it.")
 
+    def installed(self, family):
+        return self.tools
+
     def has_chain(self, family, chain, lock_wait):
         return chain in self.tables[family]
 
@@ -174,7 +177,7 @@ NFT, LEGACY = "iptables-nft", "iptables-legacy"
         ([NFT, LEGACY], (0, 90, 0), "nft", None, "auto", LEGACY),
         ([NFT, LEGACY], (0, 90, 0), "nft", NFT, "auto", NFT),
         ([LEGACY], (90, 0, 0), "nft", NFT, "auto", LEGACY),
-        ([], (0, 90, 0), "nft", NFT, "auto", LEGACY),
+        ([], (0, 90, 0), "nft", NFT, "auto", NFT),
         ([LEGACY], (0, 90, 0), "legacy", LEGACY, NFT, NFT),
         ([LEGACY], (0, 90, 0), "legacy", LEGACY, "nftables", "nftables"),
     ],
@@ -213,7 +216,7 @@ def test_a_converge_says_why_and_what_it_would_decide_today(host):
     host["legacy"].others = 3
     assert _masq.plan(section, _masq.read(section, None)).notes == ()  # a pass does not look
     why, (note,) = said(section)
-    assert why == "auto: the chain is there"
+    assert why == "auto: the chain has been there"
     for part in ("iptables-nft it stays", "auto would choose iptables-legacy today", "3 rules and chains of others in iptables-legacy"):
         assert part in note
     host["nft"].others = 5
