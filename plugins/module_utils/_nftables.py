@@ -161,8 +161,10 @@ def rule_of(data: Dict[str, Any]) -> Rule:
     return (*words, 'comment "%s"' % data["comment"]) if "comment" in data else words
 
 
-def words_of(one: Dict[str, Any]) -> str:
+def words_of(one: Any) -> str:
     """A statement in nft's words where it is one that we know, else as nft gave it."""
+    if isinstance(one, str):
+        return one  # nft has no JSON for it
     kind = _kind_of(one)
     data = one[kind]
     if kind == "counter":

@@ -316,6 +316,9 @@ def _nft_rule(rule: Mapping[str, Any], sets: Mapping[Key, Any], version: int) ->
     match, exact = list(_everything(version)), True
     verdict, target = NOTHING, ""
     for statement in rule["expr"]:
+        if not isinstance(statement, dict):  # text: nft has no JSON for it
+            exact, verdict = False, UNTOLD
+            continue
         ((kind, body),) = statement.items()
         if kind in ("accept", "drop", "return"):  # what is dropped has no source any more
             verdict = RETURN if kind == "return" else ACCEPT

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.kindnet.host.plugins.module_utils._plan_chain import leads_to, wanted_jump
-from ansible_collections.kindnet.host.plugins.module_utils._plan_shadow import shadowing
+from ansible_collections.kindnet.host.plugins.module_utils._plan_shadow import shadowing, shadowing_nft
 
 CHAIN = "KIND-MASQ-AGENT"
 JUMP = wanted_jump(CHAIN)
@@ -274,3 +274,12 @@ def test_without_pods_nothing_is_in_the_way():
     assert of("-j MASQUERADE", pods=[]) == []
     assert places(of("-j MASQUERADE", "-j ACCEPT", spared=[])) == []
     assert of("-j ACCEPT", spared=["0.0.0.0/0"]) == []
+
+
+def test_a_statement_that_nft_has_no_json_for_is_not_told():
+    """It prints such a one as text."""
+    where = {"family": "ip", "table": "t"}
+    chain = {"chain": dict(where, name="c", type="nat", hook="postrouting", prio=100)}
+    rules = [{"rule": dict(where, chain="c", handle=n, expr=[*expr, {"masquerade": None}])} for n, expr in enumerate(([], ["xt target X"]))]
+    assert len(shadowing_nft({"nftables": [chain, rules[0]]}, "kindnet", PODS, SPARED)) == 1
+    assert shadowing_nft({"nftables": [chain, rules[1]]}, "kindnet", PODS, SPARED) == []

@@ -246,3 +246,8 @@ def test_what_nft_prints_of_the_wanted_table_is_it(printed):
 def test_what_nft_prints_of_another_one_is_not(printed, reason):
     (change,) = plan_table(RANDOM, _nftables.table_of(printed, CHAIN)).changes
     assert change.reason.startswith(reason), change.reason
+
+
+def test_a_statement_that_nft_has_no_json_for_is_a_rule_as_any_other():
+    """It prints such a one as text; a rule that holds it is to be undone, not an answer that nobody understands."""
+    assert _nftables.rule_of({"expr": ["xt target X", {"masquerade": None}]}) == ("xt target X", "masquerade")
