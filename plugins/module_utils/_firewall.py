@@ -185,7 +185,9 @@ class Iptables:
         self._raise_for(family, result, script, table)
 
     def count_others(self, chains: Collection[str]) -> int:
-        """How many rules and chains both families hold in this flavour, those that have to do with ``chains`` left out."""
+        """How many rules and chains both families hold in this flavour: but those that have to do with ``chains``, and ours for forwarding."""
+        from ._plan_forward import is_ours
+
         count = 0
         for family in FAMILIES:
             if not (self._tables(family) and find(command(Place(self.flavour, family)) + "-save")):
@@ -194,7 +196,7 @@ class Iptables:
             self._raise_for(family, result)
             for line in split_lines(result.out):
                 if line.startswith("-A "):
-                    count += not any(line.startswith("-A %s " % chain) or leads_to(line, chain) for chain in chains)
+                    count += not (is_ours(line) or any(line.startswith("-A %s " % chain) or leads_to(line, chain) for chain in chains))
                 elif line.startswith(":"):
                     count += line.split()[1] == "-" and line.split()[0][1:] not in chains  # built-in chains have a policy there
         return count

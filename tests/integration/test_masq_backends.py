@@ -299,6 +299,14 @@ def test_our_own_chain_of_before_is_not_taken_for_somebody_elses(sandbox, backen
         assert result["changed"] and result["shadowed_by"] == [], result
 
 
+def test_our_rules_for_forwarding_are_not_those_of_others(sandbox):
+    sandbox.run("iptables-nft -P FORWARD DROP; iptables-legacy -A FORWARD -s 192.0.2.9 -j ACCEPT")
+    assert sandbox.module("kindnet_neighbours", cluster_cidrs=[V4])["changed"] and V4 in sandbox.out("iptables-nft -S FORWARD")
+    result = masq(sandbox, check=True, cluster_cidrs=[V4])
+    assert result["backend"] == "iptables-legacy" and result["notes"] == [], result
+    assert "0 rules and chains of others in iptables-nft, 1 rules" in result["backend_reason"], result
+
+
 def test_a_nat_chain_of_family_inet_is_not_one_of_iptables(sandbox):
     sandbox.run(["nft", "-f", "-"], stdin="table inet nat { chain POSTROUTING { type nat hook postrouting priority 100; ip saddr %s masquerade; }; }" % V4)
     result = masq(sandbox, check=True, cluster_cidrs=[V4])
