@@ -190,7 +190,7 @@ shadowed_by:
   returned: as RV(backend)
   type: list
   elements: str
-  sample: ["iptables-nft -t nat POSTROUTING rule 1 '-s 10.244.0.0/16 -j MASQUERADE' masquerades what is to keep its address"]
+  sample: ["iptables-nft -t nat POSTROUTING rule 1 '-s 10.244.0.0/16 -j MASQUERADE': masquerades pods' traffic to 10.244.0.0/16"]
 families:
   description:
     - What was found of each family in use (V(ipv4), V(ipv6)), before any change. A family that could not be read is left out and is a problem.
