@@ -13,7 +13,6 @@ import socket
 
 from ._errors import KindnetError
 from ._plan_chain import BEFORE, FIRST, LAST, family_of
-from ._plan_table import BASE_CHAIN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 LONGEST_LOCK_WAIT = 60
 LONGEST_CHAIN = 28  # XT_EXTENSION_MAXNAMELEN of the kernel, less its NUL
 CHAIN = re.compile(r"[A-Za-z0-9_.:+][A-Za-z0-9_.:+-]*")
+LONGEST_NFT_CHAIN = 26
+NFT_CHAIN = re.compile(r"(?=.*[A-Z])[A-Za-z_][A-Za-z0-9_.-]{0,%d}" % (LONGEST_NFT_CHAIN - 1))
 FAMILY_NAMES = {"ipv4": "IPv4", "ipv6": "IPv6"}
 EVERYTHING = {"ipv4": "0.0.0.0/0", "ipv6": "::/0"}
 
@@ -67,8 +68,16 @@ def refuse_for_nftables(section: Section) -> None:
             "does not go with backend nftables, where our rules are in a table of their own, and no rule of others beside them",
             "Write 'first' (before all of iptables' nat table) or 'last'.",
         )
-    if section["chain"] == BASE_CHAIN:
-        raise KindnetError("chain", repr(BASE_CHAIN), "is the base chain in our table of nftables", "Write another name, such as KIND-MASQ-AGENT.")
+    # nft would take more, but could not load again what 'nft list ruleset' prints: what is no identifier, or its word for something else.
+    # Our own names in the table are all lower case, as nft's words are. The longest comment it takes holds the name beside 102 characters.
+    if not NFT_CHAIN.fullmatch(section["chain"]):
+        raise KindnetError(
+            "chain",
+            repr(section["chain"]),
+            "is no name for a chain in our table of nftables: at most %d letters, digits and _ . -, none of the latter two in front, with a capital letter"
+            % LONGEST_NFT_CHAIN,
+            "Write one such as KIND-MASQ-AGENT.",
+        )
 
 
 def lock_wait(seconds: int) -> int:

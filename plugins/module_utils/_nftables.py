@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 FAMILY = NFT_PLACE.family
 IPTABLES = ("ip", "ip6")  # families of iptables-nft
 TYPES = {"ipv4": "ipv4_addr", "ipv6": "ipv6_addr"}
+SPECIAL = {"timeout", "gc-interval", "size", "map", "stmt"}  # what makes a set another one than ours; newer versions of nft may print more
 INSTALL = "Install the package nftables, or use the role kindnet.host.prerequisites; or take another backend (of the roles: kindnet_masq_backend)."
 
 
@@ -222,8 +223,7 @@ def _objects(arguments: List[str]) -> List[Dict[str, Any]]:
 
 def _is_like_ours(data: Dict[str, Any]) -> bool:
     """Whether a set is of the kind of ours. One with a timeout would forget."""
-    known = {"family", "name", "table", "type", "handle", "flags", "elem"}
-    return set(data) <= known and _list(data.get("flags")) == ["interval"] and data["type"] == TYPES.get(data["name"][-4:])
+    return not (SPECIAL & set(data)) and _list(data.get("flags")) == ["interval"] and data["type"] == TYPES.get(data["name"][-4:])
 
 
 def _interval(one: Any) -> Interval:

@@ -32,7 +32,7 @@ options:
   chain:
     description:
       - "The name of the chain. At most 28 letters, digits and C(_ . : + -), no dash in front, and not the name of a
-        built-in chain or of a target such as C(MASQUERADE)."
+        built-in chain or of a target such as C(MASQUERADE). With O(backend=nftables) at most 26 letters, digits and C(_ . -), one of them a capital."
       - The chain of this name belongs to this collection. When the name changes, the chain of the old name is removed once the new one is in place.
     type: str
     default: KIND-MASQ-AGENT

@@ -361,6 +361,15 @@ def test_a_position_is_enforced_and_last_is_not(sandbox, tool, position, others,
     assert masq(sandbox, **options)["changed"] is False
 
 
+@pytest.mark.parametrize("chain", ["A" * 26, "_X.y-1", "KIND-MASQ-AGENT"])
+def test_what_nft_lists_can_be_loaded_again(sandbox, chain):
+    masq(sandbox, cluster_cidrs=[V4, V6], backend="nftables", chain=chain)
+    listed = table(sandbox)
+    sandbox.run(["nft", "-f", "-"], stdin="delete table inet kindnet\n" + listed)
+    assert table(sandbox) == listed
+    assert masq(sandbox, cluster_cidrs=[V4, V6], backend="nftables", chain=chain)["changed"] is False
+
+
 def test_where_the_table_of_nftables_stands(sandbox):
     masq(sandbox, cluster_cidrs=[V4], backend="nftables", jump_position="first")
     assert "priority srcnat - 1;" in table(sandbox)
@@ -381,7 +390,12 @@ def test_where_the_table_of_nftables_stands(sandbox):
         ({"jump_position": "before "}, "jump_position", "is no position"),
         ({"jump_position": "before -j"}, "jump_position", "is no position"),
         ({"jump_position": "before X", "backend": "nftables"}, "jump_position", "does not go with backend nftables"),
-        ({"chain": "postrouting", "backend": "nftables"}, "chain", "is the base chain in our table"),
+        ({"chain": "postrouting", "backend": "nftables"}, "chain", "is no name for a chain in our table of nftables"),
+        ({"chain": "non_masquerade_ipv4", "backend": "nftables"}, "chain", "is no name for a chain"),
+        ({"chain": "accept", "backend": "nftables"}, "chain", "is no name for a chain"),
+        ({"chain": "A+B", "backend": "nftables"}, "chain", "is no name for a chain"),
+        ({"chain": "1A", "backend": "nftables"}, "chain", "is no name for a chain"),
+        ({"chain": "A" * 27, "backend": "nftables"}, "chain", "is no name for a chain"),
         ({"cluster_cidrs": ["0.0.0.0/0"]}, "cluster_cidrs", "put 0.0.0.0/0 into non_masquerade_cidrs"),
         ({"backend": "nft"}, None, "value of backend must be one of: auto, iptables-nft, iptables-legacy, nftables, got: nft"),
     ],
