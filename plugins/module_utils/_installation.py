@@ -21,7 +21,7 @@ from ._plan import Change, Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+    from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
     from ._code_folder import Code
     from ._converge import Section
@@ -37,26 +37,36 @@ if TYPE_CHECKING:
         timer: str  # "active", "inactive", ...
         enabled: bool
         reload_needed: bool
+        watch: str = "inactive"  # as timer
+        watch_enabled: bool = False
         # When that matters: files of others in our places, and folders that were not there
         priors: Optional[_before.Priors] = None
         missing_folders: Tuple[str, ...] = ()
 
     class Op(NamedTuple):
         kind: str
-        path: str = ""
+        path: str = ""  # or unit
 else:
-    Actual = namedtuple("Actual", "files code drop_ins timer enabled reload_needed priors missing_folders", defaults=(None, ()))
-    Op = namedtuple("Op", "kind path", defaults=("",))
+    Actual = namedtuple(
+        "Actual",
+        "files code drop_ins timer enabled reload_needed watch watch_enabled priors missing_folders",
+        defaults=("inactive", False, None, ()),
+    )
+    Op = namedtuple("Op", "kind path", defaults=("",))  # path: or unit
 
 UNIT_FOLDER = "/etc/systemd/system"
 TIMER = "kindnet-reconcile.timer"
 SERVICE = "kindnet-reconcile.service"
 PATHS_SERVICE = "kindnet-writable-paths.service"
-ENABLED_LINK = "%s/timers.target.wants/%s" % (UNIT_FOLDER, TIMER)
+WATCH = "kindnet-watch.service"
+ENABLED_LINKS = {
+    TIMER: "%s/timers.target.wants/%s" % (UNIT_FOLDER, TIMER),
+    WATCH: "%s/multi-user.target.wants/%s" % (UNIT_FOLDER, WATCH),
+}
 CURRENT = LIBRARY + "/current"
 FOLDERS = "folders"  # the group of those that we made, in the record of what was before
 MARK = b"Managed by kindnet.host"  # in each file of FILES
-UNITS = (PATHS_SERVICE, SERVICE, TIMER)
+UNITS = (PATHS_SERVICE, SERVICE, TIMER, WATCH)
 TMPFILES = "/etc/tmpfiles.d/kindnet.conf"
 
 OPTIONS: Dict[str, Dict[str, Any]] = {
@@ -64,6 +74,7 @@ OPTIONS: Dict[str, Dict[str, Any]] = {
     "interval": {"type": "int", "default": 10},
     "protocol": {"type": "int", "default": 107},
     "writable_paths": {"type": "list", "elements": "path", "default": ["/etc/cni/net.d", "/opt/cni/bin"]},
+    "watch": {"type": "bool", "default": False},
     "lock_timeout": {"type": "float", "default": 30.0},
     "rendered": {"type": "dict"},
     "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},
@@ -115,7 +126,8 @@ class Installation:
                 "is not what the action plugin of this module makes",
                 "Leave the option out, and run the module by its full name, kindnet.host.kindnet_reconcile.",
             )
-        return {"digest": self.digest, "files": {path: rendered[name] for name, (path, _mode) in FILES.items()}}
+        files = {path: rendered[name] for name, (path, _mode) in FILES.items() if name != WATCH or params["watch"]}
+        return {"digest": self.digest, "files": files}
 
     def read(self, section: Section, recorded: Optional[Section]) -> Actual:
         drop_ins: Dict[str, str] = {}
@@ -123,7 +135,8 @@ class Installation:
             for name in _files.names_in(folder) or ():
                 found = _files.look(os.path.join(folder, name))
                 drop_ins[os.path.join(folder, name)] = text_of(found) if found else ""
-        timer = _systemd.show(TIMER, "ActiveState", "SubState")
+        shown = {unit: _systemd.show(unit, "ActiveState", "SubState", "NeedDaemonReload") for unit in UNITS}
+        timer = shown[TIMER]
         files = {path: _files.look(path) for path, _mode in FILES.values()}
         code = _code_folder.read(self.digest)
         priors = None
@@ -140,8 +153,10 @@ class Installation:
             drop_ins,
             # A timer that has nothing to wait for any more is called active all the same.
             "elapsed" if timer.get("SubState") == "elapsed" else timer.get("ActiveState", ""),
-            os.path.islink(ENABLED_LINK) and os.path.basename(os.readlink(ENABLED_LINK)) == TIMER,
-            any(_systemd.show(unit, "NeedDaemonReload").get("NeedDaemonReload") == "yes" for unit in UNITS),
+            is_enabled(TIMER),
+            any(unit.get("NeedDaemonReload") == "yes" for unit in shown.values()),
+            shown[WATCH].get("ActiveState", ""),
+            is_enabled(WATCH),
             priors,
             missing,
         )
@@ -171,8 +186,11 @@ class Installation:
                 _systemd.systemctl("daemon-reload")
             if section.get("state") == "absent":
                 remove_traces()
-            elif START not in (op.kind for op in ops) and any(TIMER in op.path for op in ops if isinstance(op, Op)):
-                _systemd.systemctl("restart", TIMER)  # so that a new interval counts from now
+            # So that a new interval counts from now, and what runs is what the unit says.
+            for unit in (TIMER, WATCH):
+                is_wanted = FILES[unit][0] in section.get("files", ())
+                if is_wanted and Op(START, unit) not in ops and any(unit in op.path for op in ops if isinstance(op, Op) and is_of_unit(op.path)):
+                    _systemd.systemctl("restart", unit)
         except OSError as e:
             raise KindnetError(e.filename or LIBRARY, e.strerror, "cannot be changed", "Run as root on a writable file system.")
         return ()
@@ -198,14 +216,12 @@ class Installation:
             _code_folder.recompile(self.digest)
         elif op.kind == SWITCH:
             _files.link_atomic(CURRENT, self.digest)
-        elif op.kind == STOP:
-            _systemd.systemctl("stop", TIMER)
-        elif op.kind == DISABLE:
-            _systemd.systemctl("disable", TIMER)
-        elif op.kind == ENABLE:
-            _systemd.systemctl("enable", TIMER)
+        elif op.kind in (STOP, DISABLE, ENABLE):
+            _systemd.systemctl(op.kind, op.path)
+            if op.kind == STOP:
+                forget_failure(op.path)
         elif op.kind == START:
-            _systemd.systemctl("restart", TIMER)
+            _systemd.systemctl("restart", op.path)
 
 
 MODES = dict(FILES.values())
@@ -248,6 +264,13 @@ def plan_installation(section: Section, sources: Dict[str, bytes], actual: Actua
         changes.append(Change(CURRENT, action, code.current, section["digest"], "what a pass runs", Op(SWITCH)))
     for path in code.idle:
         changes.append(Change(path, "remove", "installed", "", "another version is in its place", Op(REMOVE_IDLE, path)))
+    watch_file = FILES[WATCH][0]
+    is_watched = watch_file in section["files"]
+    if not is_watched:
+        changes += stopping(WATCH, actual.watch, actual.watch_enabled, "watch: false")
+        found = actual.files[watch_file]
+        if found is not None:
+            changes.append(Change(watch_file, "remove", text_of(found) or found.kind, "", "watch: false", Op(REMOVE, watch_file)))
     for path, text in section["files"].items():
         change = plan_file(path, text, actual.files[path])
         if change is not None:
@@ -257,10 +280,9 @@ def plan_installation(section: Section, sources: Dict[str, bytes], actual: Actua
         changes.append(Change(path, "remove", text or "empty", "", reason, Op(REMOVE, path)))
     if actual.reload_needed and not any(is_of_unit(c.op.path) for c in changes if isinstance(c.op, Op)):
         changes.append(Change("systemd", "replace", "older units than on disk", "units as on disk", "it was not reloaded", Op(RELOAD)))
-    if not actual.enabled:
-        changes.append(Change(TIMER + " at boot", "replace", "disabled", "enabled", "passes go on after a reboot", Op(ENABLE)))
-    if actual.timer != "active":
-        changes.append(Change(TIMER, "replace", actual.timer, "active", "passes go on", Op(START)))
+    changes += starting(TIMER, actual.timer, actual.enabled, "passes go on")
+    if is_watched:
+        changes += starting(WATCH, actual.watch, actual.watch_enabled, "passes start on events")
     return Plan(tuple(changes))
 
 
@@ -281,10 +303,8 @@ def plan_removal(actual: Actual) -> Plan:
     """Pure. Nothing is started any more before anything is taken away."""
     changes: List[Change] = []
     reason = "state: absent"
-    if actual.timer not in ("inactive", ""):
-        changes.append(Change(TIMER, "replace", actual.timer, "inactive", reason, Op(STOP)))
-    if actual.enabled:
-        changes.append(Change(TIMER + " at boot", "replace", "enabled", "disabled", reason, Op(DISABLE)))
+    changes += stopping(WATCH, actual.watch, actual.watch_enabled, reason)
+    changes += stopping(TIMER, actual.timer, actual.enabled, reason)
     installed = actual.code.current or actual.code.installed
     for path, found in reversed(tuple(actual.files.items())):
         # Without our code only what says that it is ours: the file of somebody else may be back in its place.
@@ -297,6 +317,25 @@ def plan_removal(actual: Actual) -> Plan:
     for path in actual.code.leftovers + actual.code.installed:
         changes.append(Change(path, "remove", "installed", "", reason, Op(REMOVE_CODE, path)))
     return _before.putting_back(Plan(tuple(changes)), actual.priors)
+
+
+def starting(unit: str, state: str, enabled: bool, reason: str) -> Iterable[Change]:
+    if not enabled:
+        yield Change(unit + " at boot", "replace", "disabled", "enabled", reason + " after a reboot", Op(ENABLE, unit))
+    if state != "active":
+        yield Change(unit, "replace", state, "active", reason, Op(START, unit))
+
+
+def stopping(unit: str, state: str, enabled: bool, reason: str) -> Iterable[Change]:
+    if state not in ("inactive", ""):
+        yield Change(unit, "replace", state, "inactive", reason, Op(STOP, unit))
+    if enabled:
+        yield Change(unit + " at boot", "replace", "enabled", "disabled", reason, Op(DISABLE, unit))
+
+
+def is_enabled(unit: str) -> bool:
+    link = ENABLED_LINKS[unit]
+    return os.path.islink(link) and os.path.basename(os.readlink(link)) == unit
 
 
 def is_of_unit(path: str) -> bool:
@@ -314,14 +353,18 @@ def remove_if_empty(folder: str) -> None:
         pass  # somebody else's things are in it, or it is gone
 
 
+def forget_failure(unit: str) -> None:
+    """What systemd keeps of a unit that failed, also when there is no such unit any more."""
+    if _systemd.show(unit, "ActiveState").get("ActiveState") == "failed":
+        _systemd.systemctl("reset-failed", unit)
+
+
 def remove_traces() -> None:
     """What is left when everything is taken out: a pass that waits for our lock, what passes remembered, empty folders of ours."""
     state = _systemd.show(SERVICE, "ActiveState").get("ActiveState")
     if state == "activating":
         _systemd.systemctl("stop", SERVICE)  # a pass at work would hold the lock that is ours now; this one only waits for it
-        state = _systemd.show(SERVICE, "ActiveState").get("ActiveState")
-    if state == "failed":
-        _systemd.systemctl("reset-failed", SERVICE)
+    forget_failure(SERVICE)
     for name in _files.names_in("/run/kindnet") or ():
         _files.remove(os.path.join("/run/kindnet", name))
     made = sorted(_before.load(FOLDERS), reverse=True)  # the innermost first

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 TIMER = "kindnet-reconcile.timer"
 SERVICE = "kindnet-reconcile.service"
+WATCH = "kindnet-watch.service"
 
 DURATION = re.compile(r"(?=.)(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", re.ASCII)
 
@@ -57,6 +58,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     what.add_argument("--status", action="store_true", help="print what is managed, how the last pass ended, and whether passes are paused")
     what.add_argument("--pause", metavar="DURATION", type=duration, help="change nothing for so long (90s, 30m, 1h, 2d, 1h30m), at most until reboot")
     what.add_argument("--resume", action="store_true", help="end the pause; the next pass comes within seconds")
+    what.add_argument("--watch", action="store_true", help="start a pass whenever something of ours changes, for ever: what %s runs" % WATCH)
     what.add_argument("--version", action="version", version="%(prog)s of kindnet.host " + VERSION)
     parser.add_argument("--json", action="store_true", help="with --check or --status: print one JSON object")
     options = parser.parse_args(argv)
@@ -199,6 +201,7 @@ def status(as_json: bool) -> int:
         "last_pass": {"result": "unknown", "at": ""},
         "problems": [],
         "timer": {"active": "unknown", "enabled": "unknown"},
+        "watch": {"active": "unknown", "enabled": "unknown"},
     }
     try:
         desired = _desired.load()
@@ -210,10 +213,13 @@ def status(as_json: bool) -> int:
     memory = _problem_memory.load()
     state["problems"] = [{"subject": s, "message": m["message"]} for s, m in memory.items()]
     try:
-        timer = _systemd.show(TIMER, "ActiveState", "UnitFileState")
-        state["timer"] = {"active": timer.get("ActiveState", ""), "enabled": timer.get("UnitFileState") or "not installed"}
+        for name, unit in (("timer", TIMER), ("watch", WATCH)):
+            shown = _systemd.show(unit, "ActiveState", "UnitFileState")
+            state[name] = {"active": shown.get("ActiveState", ""), "enabled": shown.get("UnitFileState") or "not installed"}
         state["last_pass"] = _last_pass(_systemd.show(SERVICE, "ActiveState", "Result", "ExecMainStatus", "ExecMainExitTimestamp"))
-        failed = failed or timer.get("ActiveState") != "active" or state["last_pass"]["result"] == "failed"
+        failed = failed or state["timer"]["active"] != "active" or state["last_pass"]["result"] == "failed"
+        # Where it is wanted; it is off by default.
+        failed = failed or (state["watch"]["enabled"] == "enabled" and state["watch"]["active"] != "active")
     except KindnetError:
         failed = True
     failed = failed or bool(memory)
@@ -225,6 +231,8 @@ def status(as_json: bool) -> int:
         tell("managed:    %s" % (", ".join(state["sections"]) or "nothing"))
         tell("paused:     %s" % ("for another %s; nothing is repaired meanwhile" % spell(paused) if paused else "no"))
         tell("timer:      %s, %s" % (state["timer"]["active"], state["timer"]["enabled"]))
+        is_off = state["watch"] == {"active": "inactive", "enabled": "not installed"}
+        tell("watch:      %s" % ("off" if is_off else "%s, %s" % (state["watch"]["active"], state["watch"]["enabled"])))
         tell("last pass:  %s%s" % (last["result"], ", " + last["at"] if last["at"] else ""))
         tell("code:       kindnet.host %s, %s" % (state["version"], state["digest"]))
         for p in state["problems"]:

@@ -15,7 +15,8 @@ description:
   - Installs C(kindnet-reconcile) and a systemd timer that starts it every 10 seconds, as often as kindnetd looks. A pass makes what
     C(/etc/kindnet/desired.json) says true again, with the code that the other modules of this collection use. Those modules record that file.
   - "What is installed: the code below C(/usr/local/lib/kindnet/) in a folder named after its digest, C(/usr/local/sbin/kindnet-reconcile),
-    C(kindnet-reconcile.timer), C(kindnet-reconcile.service) and C(kindnet-writable-paths.service) in C(/etc/systemd/system),
+    C(kindnet-reconcile.timer), C(kindnet-reconcile.service) and C(kindnet-writable-paths.service) in C(/etc/systemd/system), with O(watch) also
+    C(kindnet-watch.service) there,
     C(/etc/tmpfiles.d/kindnet.conf), and the name of the route protocol in C(/etc/iproute2/rt_protos.d/kindnet.conf).
     The timer is enabled and started."
   - Another version is installed beside the one in use, which is then switched by one rename. A pass under way ends with the code it began with.
@@ -50,6 +51,14 @@ options:
       - Seconds to wait for another module or a pass that is at work on this host (C(/run/kindnet/lock)).
     type: float
     default: 30.0
+  watch:
+    description:
+      - Also start a pass as soon as the kernel tells of a change to routes, rules of nf_tables (those of iptables-nft among them) or files of ours, so that
+        what is damaged is right again within a second. The timer goes on, and sees to what has no such events, iptables-legacy and settings of the kernel.
+      - A small program, C(kindnet-watch.service), sleeps until then.
+    type: bool
+    default: false
+    version_added: "0.2.0"
   rendered:
     description:
       - The content of the files, which the action plugin of this module makes of the other options. Leave it out.
@@ -92,6 +101,10 @@ EXAMPLES = r"""
     writable_paths:
       - /var/lib/rancher/k3s/agent/etc/cni/net.d
       - /opt/cni/bin
+
+- name: Have passes start on events, too
+  kindnet.host.kindnet_reconcile:
+    watch: true
 
 - name: Take it out again
   kindnet.host.kindnet_reconcile:
@@ -185,6 +198,7 @@ from ansible_collections.kindnet.host.plugins.module_utils import (
     _sysctl,
     _systemd,
     _wanted_routes,
+    _watch,
 )
 from ansible_collections.kindnet.host.plugins.module_utils._installation import OPTIONS, Installation
 from ansible_collections.kindnet.host.plugins.module_utils._module import run
@@ -234,6 +248,7 @@ PACKAGE = (
     _sysctl,
     _systemd,
     _wanted_routes,
+    _watch,
 )
 
 

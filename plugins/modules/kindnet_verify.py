@@ -164,6 +164,11 @@ def drift(findings):
     rc, out, _err = command(["systemctl", "is-active", "kindnet-reconcile.timer"])
     if rc not in (0, 127):
         findings.problem("kindnet-reconcile.timer", "is %s, so drift stays until somebody converges. %s" % (out.strip() or "not running", CONVERGE))
+    rc, out, _err = command(["systemctl", "is-enabled", "kindnet-watch.service"])
+    if rc == 0:
+        rc, out, _err = command(["systemctl", "is-active", "kindnet-watch.service"])
+        if rc not in (0, 127):
+            findings.problem("kindnet-watch.service", "is %s, so drift stays until the timer's next pass. %s" % (out.strip() or "not running", CONVERGE))
 
 
 def one_line(text):

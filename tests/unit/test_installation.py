@@ -30,6 +30,11 @@ MAGIC = b"\xa7\x0d\x0d\x0a"
 FOLDER_FOUND = Found("folder", b"", 0o755, 0, 0)
 CURRENT, TIMER, BOOT = "/usr/local/lib/kindnet/current", "kindnet-reconcile.timer", "kindnet-reconcile.timer at boot"
 COMMAND, TIMER_FILE = "/usr/local/sbin/kindnet-reconcile", "/etc/systemd/system/kindnet-reconcile.timer"
+WATCH, WATCH_FILE = "kindnet-watch.service", "/etc/systemd/system/kindnet-watch.service"
+
+
+WATCHED = INSTALLATION.resolve(dict(DEFAULTS, state="present", watch=True), None)
+WATCH_FOUND = {WATCH_FILE: WATCHED["files"][WATCH_FILE].encode()}
 
 
 def of(content, mode=0o644, kind="file", uid=0):
@@ -52,12 +57,13 @@ def code(**changes):
 
 
 def actual(**changes):
-    files = {path: of(text.encode(), MODES[path]) for path, text in SECTION["files"].items()}
+    files = dict.fromkeys(MODES)
+    files.update((path, of(text.encode(), MODES[path])) for path, text in SECTION["files"].items())
     files.update(changes.pop("files", {}))
     return Actual(files, code(), {}, "active", True, False)._replace(**changes)
 
 
-PRISTINE = Actual(dict.fromkeys(SECTION["files"]), Code("", (), (), None, "", b""), {}, "inactive", False, False)
+PRISTINE = Actual(dict.fromkeys(MODES), Code("", (), (), None, "", b""), {}, "inactive", False, False)
 
 
 @pytest.mark.parametrize(
@@ -115,10 +121,37 @@ def test_plan(found, planned):
         assert c.before != c.after and bool(c.before) == (c.action != "add") and bool(c.after) == (c.action != "remove"), c
 
 
+def watched(**changes):
+    files = {WATCH_FILE: of(WATCH_FOUND[WATCH_FILE]), **changes.pop("files", {})}
+    return actual(files=files, watch="active", watch_enabled=True)._replace(**changes)
+
+
+@pytest.mark.parametrize(
+    ("section", "found", "planned"),
+    [
+        (WATCHED, watched(), []),
+        (WATCHED, actual(), [("add", WATCH_FILE), ("replace", WATCH + " at boot"), ("replace", WATCH)]),
+        (WATCHED, watched(watch="failed"), [("replace", WATCH)]),
+        (WATCHED, watched(watch_enabled=False), [("replace", WATCH + " at boot")]),
+        (WATCHED, watched(files={WATCH_FILE: of(b"[Service]\n")}), [("replace", WATCH_FILE)]),
+        # it is not wanted any more, or was never finished
+        (SECTION, watched(), [("replace", WATCH), ("replace", WATCH + " at boot"), ("remove", WATCH_FILE)]),
+        (SECTION, actual(files={WATCH_FILE: of(b"", 0o777, "a symbolic link to /dev/null")}), [("remove", WATCH_FILE)]),
+        (SECTION, actual(watch="failed"), [("replace", WATCH)]),
+    ],
+)
+def test_plan_of_the_watch(section, found, planned):
+    plan = INSTALLATION.plan(section, found)
+    assert [(c.action, c.subject) for c in plan.changes] == planned
+    for c in plan.changes:
+        assert c.before != c.after and bool(c.before) == (c.action != "add") and bool(c.after) == (c.action != "remove"), c
+
+
 @pytest.mark.parametrize(
     ("found", "planned"),
     [
         (PRISTINE, []),
+        (PRISTINE._replace(watch="failed", watch_enabled=True), [("replace", WATCH), ("replace", WATCH + " at boot")]),
         (
             actual(drop_ins={"/x.d/a.conf": ""}),
             [
@@ -194,7 +227,7 @@ def imports_of(name, seen):
 
 def test_all_that_a_pass_imports_is_installed_and_nothing_else_unchanged():
     needed: set[str] = set()
-    for name in ["_reconcile", "_reconcile_cli", *_concerns.MODULES.values()]:
+    for name in ["_reconcile", "_reconcile_cli", "_watch", *_concerns.MODULES.values()]:
         imports_of(name, needed)
     sources = kindnet_reconcile.sources()
     assert set(sources) == {name + ".py" for name in needed}
