@@ -10,7 +10,7 @@ import re
 from typing import Iterator
 
 import pytest
-from nodes import CHAIN, CONFLIST, MONOTONIC, SERVICE, TIMER, Node, assert_converged, play, until
+from nodes import CHAIN, CONFLIST, MONOTONIC, NFT, SERVICE, TIMER, Node, assert_converged, play, until
 
 WATCH = "kindnet-watch.service"
 NAT = "iptables -t nat"
@@ -27,9 +27,10 @@ DAMAGE = {
 }
 
 
-def converge(node: Node, wanted: bool, *arguments: str) -> list[str]:
+def converge(node: Node, wanted: bool, *arguments: str, tags: str = "reconcile", **variables: str) -> list[str]:
     """The tasks that changed something, or would have."""
-    run = play("kindnet.yml", f"--limit={node}", "--tags=reconcile", f"--extra-vars={json.dumps({'kindnet_watch': wanted})}", *arguments)
+    extra = json.dumps({"kindnet_watch": wanted, **variables})
+    run = play("kindnet.yml", f"--limit={node}", f"--tags={tags}", f"--extra-vars={extra}", *arguments)
     assert run.rc == 0, run.output
     return [task for _host, task in run.pairs()]
 
@@ -67,6 +68,26 @@ def settled(node: Node) -> str:
 def test_damage_is_repaired_within_a_second(damage: str, node: Node, nodes: dict[str, Node]) -> None:
     peer = next(p for p in nodes.values() if p is not node)
     command, pattern = (text.format(dst=peer.pod_cidrs[0]) for text in DAMAGE[damage])
+    assert_repaired(node, command, pattern)
+    assert_converged(node, nodes)
+
+
+def test_so_is_a_rule_of_nftables_from_the_moment_it_is_recorded(node: Node, nodes: dict[str, Node]) -> None:
+    try:
+        assert converge(node, True, tags="masquerade", kindnet_masq_backend="nftables")
+        settled(node)
+        assert_converged(node, nodes, NFT)
+        for command in (f"nft flush chain inet kindnet {CHAIN}", "nft delete table inet kindnet", "nft flush ruleset"):
+            assert_repaired(node, command, ".*nft table inet kindnet.*")
+            assert_converged(node, nodes, NFT)
+    finally:
+        converge(node, True, tags="masquerade", kindnet_masq_backend="iptables-nft")
+    settled(node)
+    assert_converged(node, nodes)
+
+
+def assert_repaired(node: Node, command: str, pattern: str) -> None:
+    """What ``command`` damages is said to be right again less than a second after it, and then no more passes come."""
     settled(node)
     cursor = node.cursor()
     began = int(node.sh(f"{command}; {MONOTONIC}"))
@@ -77,10 +98,9 @@ def test_damage_is_repaired_within_a_second(damage: str, node: Node, nodes: dict
         times = [int(e["__MONOTONIC_TIMESTAMP"]) for e in entries if re.fullmatch(pattern, str(e["MESSAGE"]))]
         return times[0] if times else None
 
-    took = until(f"{damage}: repaired", repaired, 15) - began
+    took = until(f"{command}: repaired", repaired, 15) - began
     assert took < SECOND, took
     settled(node)
-    assert_converged(node, nodes)
 
 
 def test_it_sleeps_and_is_small(node: Node) -> None:
