@@ -117,6 +117,7 @@ def test_check_real_repeat_undo(pristine):
     assert gone["changed"] and gone["changes"] == predicted["changes"]
     assert not pristine.module(state="absent")["changed"]
     left = {line.split()[0] for line in pristine.sh(SNAPSHOT).splitlines()} - {line.split()[0] for line in before.splitlines()}
+    assert WATCH not in pristine.read("/run/systemctl.json")
     assert left <= {"/run/systemctl.json", UNITS + "/timers.target.wants"}, left
     assert not json.loads(pristine.read("/run/systemctl.json"))["active"]
 
@@ -197,6 +198,49 @@ def test_an_option_that_changes_is_a_change(node):
     log = json.loads(node.read("/run/systemctl.json"))["log"]
     assert log[-2:] == ["daemon-reload", "restart kindnet-reconcile.timer"]
     assert node.module()["changed"]
+
+
+WATCH = "kindnet-watch.service"
+WATCH_DRIFT = {
+    "stopped": "systemctl stop kindnet-watch.service",
+    "disabled": "systemctl disable kindnet-watch.service",
+    "unit edited": "sed -i s/--watch/--check/ /etc/systemd/system/kindnet-watch.service",
+    "unit gone": "rm /etc/systemd/system/kindnet-watch.service",
+    "drop-in": "mkdir -p /etc/systemd/system/kindnet-watch.service.d; echo '[Service]' >/etc/systemd/system/kindnet-watch.service.d/x.conf",
+}
+
+
+def changed_as_predicted(node, **options):
+    """What a run changed, which is what check mode said, and of which the next one finds nothing to do."""
+    before = node.sh(SNAPSHOT)
+    predicted = alone(node, _ansible_check_mode=True, _ansible_diff=True, **options)
+    assert node.sh(SNAPSHOT) == before
+    made = alone(node, _ansible_diff=True, **options)
+    assert (made["changes"], made["diff"]) == (predicted["changes"], predicted["diff"])
+    assert not alone(node, _ansible_check_mode=True, **options)["changed"]
+    return [c["subject"] for c in made["changes"]]
+
+
+def test_the_watch_comes_and_goes_and_status_tells(node):
+    file, boot = "%s/%s" % (UNITS, WATCH), WATCH + " at boot"
+    before = node.sh("find /etc/systemd -name '*watch*'")
+    assert "watch:      off" in node.reconcile("--status").stdout
+    assert changed_as_predicted(node, watch=True) == [file, boot, WATCH]
+    log = json.loads(node.read("/run/systemctl.json"))["log"]
+    assert log[-3:] == ["daemon-reload", "enable " + WATCH, "restart " + WATCH]
+    assert json.loads(node.reconcile("--status", "--json").stdout)["watch"] == {"active": "active", "enabled": "enabled"}
+    for name, damage in WATCH_DRIFT.items():
+        node.sh(damage)
+        if name == "stopped":
+            status = node.reconcile("--status")
+            assert status.returncode == 1 and "watch:      inactive, enabled" in status.stdout
+        assert changed_as_predicted(node, watch=True), name
+        log = json.loads(node.read("/run/systemctl.json"))["log"]
+        assert log[-1] == ("restart " if name != "disabled" else "enable ") + WATCH, (name, log[-3:])
+    node.sh("mkdir -p %s.d; echo >%s.d/x.conf" % (file, file))
+    assert changed_as_predicted(node) == [WATCH, boot, file, file + ".d/x.conf"]
+    assert node.sh("find /etc/systemd -name '*watch*'") == before
+    assert "watch:      off" in node.reconcile("--status").stdout
 
 
 @pytest.mark.parametrize(

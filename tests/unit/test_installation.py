@@ -151,6 +151,18 @@ def test_plan_of_the_watch(section, found, planned):
     ("found", "planned"),
     [
         (PRISTINE, []),
+        (
+            watched(),
+            [
+                ("replace", WATCH),
+                ("replace", WATCH + " at boot"),
+                ("replace", TIMER),
+                ("replace", BOOT),
+                *(("remove", path) for path in reversed(list(WATCHED["files"]))),
+                ("remove", CURRENT),
+                ("remove", FOLDER),
+            ],
+        ),
         (PRISTINE._replace(watch="failed", watch_enabled=True), [("replace", WATCH), ("replace", WATCH + " at boot")]),
         (
             actual(drop_ins={"/x.d/a.conf": ""}),
