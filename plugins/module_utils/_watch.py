@@ -29,11 +29,11 @@ from . import _desired
 from ._errors import KindnetError
 from ._netlink import NLMSGHDR, RTA_DST, RTATTR, RTM_NEWROUTE, RTMSG
 from ._plan_chain import NFT_TABLE
-from ._reconcile import ERROR, refuse_others_than_root, say
+from ._reconcile import ERROR, as_kindnet_error, fail, refuse_others_than_root, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Deque, Dict, FrozenSet, Iterable, NamedTuple, Optional, Sequence, Set, Tuple
+    from typing import Any, Callable, Deque, Dict, FrozenSet, Iterable, NamedTuple, NoReturn, Optional, Sequence, Set, Tuple
 
     class Interests(NamedTuple):
         """What is ours on this host, as far as there are events about it."""
@@ -215,7 +215,8 @@ class Files:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self.fd = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self.fd < 0:
-            raise OSError(ctypes.get_errno(), "inotify: %s" % os.strerror(ctypes.get_errno()))
+            problem = os.strerror(ctypes.get_errno())
+            raise KindnetError("inotify", problem, "cannot be used", "If it is too many of them, raise fs.inotify.max_user_instances.")
         self._paths: Dict[Tuple[int, str], Set[str]] = {}  # of each folder, by its number, the names that lead to a path
 
     def watch(self, paths: Iterable[str]) -> None:
@@ -373,11 +374,13 @@ def main(argv: Sequence[str] = ()) -> int:
     gc.enable()  # the command turned it off, for a pass
     try:
         refuse_others_than_root()
-        watch = Watch()
-    except KindnetError as e:
-        say(ERROR, "problem: %s" % e)
-        return 1
-    limit = Limit()
+        serve()
+    except Exception as e:
+        return fail(as_kindnet_error("kindnet-watch", e))  # systemd starts it again
+
+
+def serve() -> NoReturn:
+    watch, limit = Watch(), Limit()
     happened = False
     while True:
         while not happened:

@@ -189,3 +189,25 @@ def test_the_limit_holds_in_any_period_and_is_told_once():
 def test_what_comes_now_and_then_is_never_held_back():
     limit = Limit()
     assert not any(limit.delay(1000.0 + i * PERIOD / PASSES) or limit.is_new for i in range(200))
+
+
+@pytest.mark.parametrize(
+    ("began", "starts"),
+    [
+        (lambda now: now + 0.001, 1),
+        (lambda now: now - 0.001, 2),  # that pass may have looked before what happened
+        (lambda now: "", 1),  # systemctl has said why
+    ],
+)
+def test_a_pass_that_had_begun_does_not_count(monkeypatch, began, starts):
+    asked = []
+
+    def systemctl(verb, *_arguments):
+        asked.append(verb)
+        time_of_start = began(5000.0)
+        return "%d" % (time_of_start * 1e6) if verb == "show" and time_of_start else ""
+
+    monkeypatch.setattr(_watch, "systemctl", systemctl)
+    monkeypatch.setattr(_watch.time, "monotonic", lambda: 5000.0)
+    _watch.start_pass()
+    assert asked.count("start") == starts
