@@ -654,10 +654,11 @@ some_options = st.fixed_dictionaries(
         "masquerade_link_local": st.booleans(),
         "masquerade_link_local_ipv6": st.booleans(),
         "random_fully": st.booleans(),
-        "jump_position": st.sampled_from(["last", "first"]),
+        "jump_position": st.sampled_from(["last", "first", "before KUBE-POSTROUTING"]),
+        "chain": st.sampled_from(["KIND-MASQ-AGENT", "X_1.y"]),
     }
 )
-FIXED = {"chain": "KIND-MASQ-AGENT", "lock_wait": 5, "state": "present", "tools_predicted": False}
+FIXED = {"lock_wait": 5, "state": "present", "tools_predicted": False}
 PROBES = ["10.244.1.1", "10.1.1.1", "11.2.3.4", "192.0.2.1", "192.0.2.2", "241.1.1.1", "255.255.255.255", "169.254.1.1", "1.1.1.1", "9.255.255.255"]
 PROBES6 = ["fd00:10:244::1", "fd00:10:244:1ff::1", "fe80::1", "::ffff:10.1.1.1", "2001:db8::1", "2001:db8::2", "ffff::1", "1::1"]
 
@@ -678,11 +679,11 @@ def asked(options, source, destination):
     return all(not options[f] or within(a, options[f]) for f, a in (("masquerade_cidrs", destination), ("source_cidrs", source)))
 
 
-def live_rules(sandbox, backend):
+def live_rules(sandbox, backend, chain):
     """The chain as (source networks, destination networks, verdict) in order, None for everything, out of what the tools print."""
     if backend != "nftables":
         for tool in (backend, backend.replace("iptables", "ip6tables")):
-            for line in re.findall("^-A KIND-MASQ-AGENT (.*)", sandbox.out("%s-save" % tool), re.MULTILINE):
+            for line in re.findall("^-A %s (.*)" % chain, sandbox.out("%s-save" % tool), re.MULTILINE):
                 found = dict(re.findall(r"-([sd]) (\S+)", line))
                 everything = "0.0.0.0/0" if tool == backend else "::/0"
                 yield [found.get("s", everything)], [found.get("d", everything)], re.search("-j (.*)", line).group(1)
@@ -693,7 +694,7 @@ def live_rules(sandbox, backend):
         if "set" in item:
             sets["@" + item["set"]["name"]] = [network for one in item["set"].get("elem", []) for network in networks_of(one)]
     for item in objects:
-        if "rule" not in item or item["rule"]["chain"] != "KIND-MASQ-AGENT":
+        if "rule" not in item or item["rule"]["chain"] != chain:
             continue
         source = destination = None
         for one in item["rule"]["expr"]:
@@ -725,22 +726,38 @@ def verdict(rules, source, destination):
 
 
 def test_round_trip_for_generated_options(sandbox, backend):
+    tools = [] if backend == "nftables" else [backend, backend.replace("iptables", "ip6tables")]
+    for tool in tools:
+        nat = f"{tool} -t nat"
+        sandbox.run(f"{nat} -N KUBE-POSTROUTING; {nat} -A POSTROUTING -o eth7 -j ACCEPT; {nat} -A POSTROUTING -j KUBE-POSTROUTING")
+
+    def assert_jumps_stand(options):
+        for tool in tools:
+            targets = re.findall("^-A POSTROUTING .*-j (.*)", sandbox.out("%s -t nat -S POSTROUTING" % tool), re.MULTILINE)
+            assert sorted(targets) == sorted(["ACCEPT", "KUBE-POSTROUTING", options["chain"]])
+            assert options["jump_position"] != "first" or targets[0] == options["chain"]
+            assert options["jump_position"] == "last" or targets.index(options["chain"]) < targets.index("KUBE-POSTROUTING")
+
     env = dict(os.environ, PYTHONPATH=os.path.join(ROOT, ".ansible", "collections"))
     process = subprocess.Popen(sandbox.inside([sys.executable, "-c", CONVERGES]), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
 
     @settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(some_options)
     def round_trip(options):
+        if backend == "nftables" and options["jump_position"].startswith("before"):
+            options["jump_position"] = "first"
         process.stdin.write(json.dumps(dict(options, backend=backend, **FIXED)) + "\n")
         process.stdin.flush()
         assert json.loads(process.stdout.readline()) == [[], [], False]
         rules = [
             ([ipaddress.ip_network(s) for s in sources], [ipaddress.ip_network(d) for d in destinations], said)
-            for sources, destinations, said in live_rules(sandbox, backend)
+            for sources, destinations, said in live_rules(sandbox, backend, options["chain"])
         ]
         masquerades = "MASQUERADE --random-fully" if options["random_fully"] else "MASQUERADE"
         for source, destination in [*itertools.product(PROBES, PROBES), *itertools.product(PROBES6, PROBES6)]:
             assert (verdict(rules, source, destination) == masquerades) is asked(options, source, destination), (source, destination, rules)
+        assert_jumps_stand(options)
+        assert ({"X_1.y", "KIND-MASQ-AGENT"} - {options["chain"]}).pop() not in sandbox.out("iptables-save; ip6tables-save; nft list ruleset")
 
     try:
         round_trip()

@@ -5,17 +5,42 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shlex
+import time
 from contextlib import ExitStack
 from typing import Iterator
 
 import pytest
-from nodes import NFT, Node, assert_converged, assert_masquerades, lab, play
+from nodes import NFT, Node, assert_converged, assert_masquerades, lab, play, until
 from traffic import OUTSIDE, Pod, Traffic
 
 Nodes = dict[str, Node]
 SAVES = {"iptables-nft": "iptables-nft-save", "iptables-legacy": "iptables-legacy-save", "nftables": NFT}
 # Each to each, beginning with what the converge left.
 WAY = ("iptables-nft", "nftables", "iptables-legacy", "nftables", "iptables-nft", "iptables-legacy", "iptables-nft")
+# For how long playbook runs and passes go on beside another program, at least.
+SECONDS = float(os.environ.get("KINDNET_CONCURRENCY_SECONDS", "20"))
+
+# Rewrites a chain of its own in table nat all the time, as kube-proxy does, and looks whether all of it is there.
+RIVAL = """
+generation=0
+while :; do
+  generation=$((generation + 1))
+  {
+    echo '*nat'
+    echo ':RIVAL - [0:0]'
+    for port in $(seq 30); do
+      echo "-A RIVAL -p tcp -m tcp --dport $port -m comment --comment g$generation -j RETURN"
+    done
+    echo COMMIT
+  } | iptables-nft-restore -w 10 --noflush || echo "restore $generation failed" >>/run/rival.lost
+  [ "$(iptables-nft -t nat -S RIVAL | grep -c " g$generation ")" = 30 ] || echo "generation $generation" >>/run/rival.lost
+  [ "$(iptables-nft -t nat -S POSTROUTING | grep -c -- '-j RIVAL')" = 1 ] || echo "jump $generation" >>/run/rival.lost
+  echo $generation >/run/rival.generation
+done
+"""
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +75,44 @@ def test_no_packet_notices(nodes: Nodes, pods: list[Pod]) -> None:
         for node in nodes.values():
             assert node.do_pass() == "0"
             assert_converged(node, nodes, SAVES[WAY[-1]])
+
+
+@pytest.fixture
+def rivals(nodes: Nodes) -> Iterator[None]:
+    for node in nodes.values():
+        node.sh("iptables-nft -t nat -N RIVAL; iptables-nft -t nat -I POSTROUTING -m mark --mark 0x4000/0x4000 -j RIVAL; rm -f /run/rival.*")
+        node.sh(f"systemd-run --quiet --unit=rival sh -c {shlex.quote(RIVAL)}")
+    yield
+    for node in nodes.values():
+        node.sh("systemctl stop rival; iptables-nft -t nat -D POSTROUTING -m mark --mark 0x4000/0x4000 -j RIVAL")
+        node.sh("iptables-nft -t nat -F RIVAL; iptables-nft -t nat -X RIVAL; rm -f /run/rival.*")
+
+
+def generation(node: Node) -> int:
+    return int(node.sh("cat /run/rival.generation 2>/dev/null || echo 0"))
+
+
+def test_neither_loses_a_rule_to_another_program(nodes: Nodes, rivals: None) -> None:
+    """Runs of the playbook that change something each time, passes of the timer that have something to repair, and the other one at full speed."""
+    begun, before = time.monotonic(), {name: generation(node) for name, node in nodes.items()}
+    turn = 1  # the first is where the chain is
+    while time.monotonic() < begun + SECONDS or turn < len(WAY):
+        backend = WAY[turn % (len(WAY) - 1)]
+        options = {"kindnet_masq_backend": backend, "kindnet_non_masquerade_cidrs": ["192.0.2.0/24"] * (turn % 2)}
+        run = play("kindnet.yml", "--tags=masquerade", f"--extra-vars={json.dumps(options)}")
+        assert run.rc == 0 and len(run.changed) == len(nodes), run.output
+        for node in nodes.values():
+            node.sh("nft flush chain inet kindnet KIND-MASQ-AGENT 2>/dev/null || iptables-nft -t nat -F KIND-MASQ-AGENT 2>/dev/null || true")
+        turn += 1
+    run = play("kindnet.yml", "--tags=masquerade", "--extra-vars=kindnet_masq_backend=iptables-nft")
+    assert run.rc == 0, run.output
+    for name, node in nodes.items():
+        assert node.do_pass() == "0"
+        seen = generation(node)
+        until(f"the other program of {name} goes on", lambda n=node, s=seen: generation(n) > s + 2 or None)
+        assert generation(node) > before[name] + 20
+        assert node.sh("cat /run/rival.lost 2>/dev/null || true") == ""
+        assert_masquerades(node)
 
 
 def test_a_wrong_address_would_be_seen(nodes: Nodes, pods: list[Pod]) -> None:
