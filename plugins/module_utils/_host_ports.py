@@ -14,6 +14,9 @@ import shlex
 import subprocess
 from collections import namedtuple
 
+from ._firewall import ENVIRONMENT, legacy_tables
+from ._plan_chain import FAMILIES, FLAVOURS, Place, command, split_lines, tokens
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
@@ -31,17 +34,9 @@ if TYPE_CHECKING:
 else:
     HostPorts = namedtuple("HostPorts", "table chain container rules ports targets remedy")
 
-SAVES = (
-    ("iptables-nft", ""),
-    ("ip6tables-nft", ""),
-    # Asking for a table of these that the kernel does not hold would make it.
-    ("iptables-legacy", "/proc/net/ip_tables_names"),
-    ("ip6tables-legacy", "/proc/net/ip6_tables_names"),
-)
 OF_A_POD = "CNI-DN-"  # begins the name of the chain that portmap makes for a pod
 NFT_TABLE = "cni_hostport"  # of portmap's backend nftables
 NFT_CHAINS = ("hostports", "hostip_hostports")
-ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 TIMEOUT = 30.0  # seconds for one program to print a table
 
 
@@ -49,9 +44,11 @@ def read() -> Tuple[List[HostPorts], List[str]]:
     """All of them, and which tables could not be looked at."""
     found: List[HostPorts] = []
     blind: List[str] = []
-    for program, tables in SAVES:
-        if tables and "nat" not in _text(tables).split():
+    for place in (Place(flavour, family) for flavour in FLAVOURS for family in FAMILIES):
+        # Asking for a legacy table that the kernel does not hold would make it.
+        if place.flavour == "legacy" and "nat" not in legacy_tables(place.family):
             continue
+        program = command(place)
         status, out, err = _run([program + "-save", "-t", "nat"])
         if status == 0:
             found += of_iptables(program, out)
@@ -66,23 +63,23 @@ def read() -> Tuple[List[HostPorts], List[str]]:
 
 def of_iptables(program: str, text: str) -> List[HostPorts]:
     """Pure. One for each chain of a pod in what ``iptables-save`` prints of the nat table."""
-    rules = [shlex.split(line) for line in text.splitlines() if line.startswith("-A ")]
-    chains: Dict[str, List[List[str]]] = {}
-    jumps: Dict[str, List[List[str]]] = {}
+    rules = [tokens(line) for line in split_lines(text) if line.startswith("-A ")]
+    chains: Dict[str, List[Sequence[str]]] = {}
+    jumps: Dict[str, List[Sequence[str]]] = {}
     for rule in rules:
         if rule[1].startswith(OF_A_POD):
             chains.setdefault(rule[1], []).append(rule)
-        elif rule[-2:-1] in (["-j"], ["-g"]) and rule[-1].startswith(OF_A_POD):
+        elif rule[-2:-1] in (("-j",), ("-g",)) and rule[-1].startswith(OF_A_POD):
             jumps.setdefault(rule[-1], []).append(rule)
     found = []
     for chain, own in sorted(chains.items()):
         nat = [r for r in own if "DNAT" in r and "--to-destination" in r]
-        command = "%s -w -t nat" % program
-        steps = ["%s -D %s" % (command, shlex.join(jump[1:])) for jump in jumps.get(chain, ())]
-        steps += ["%s -F %s" % (command, chain), "%s -X %s" % (command, chain)]
+        table = "%s -w -t nat" % program
+        steps = ["%s -D %s" % (table, shlex.join(jump[1:])) for jump in jumps.get(chain, ())]
+        steps += ["%s -F %s" % (table, chain), "%s -X %s" % (table, chain)]
         found.append(
             HostPorts(
-                command,
+                table,
                 chain,
                 _container(jumps.get(chain, [])),
                 tuple(shlex.join(r) for r in nat),
@@ -117,7 +114,7 @@ def of_nft(family: str, data: Any) -> List[HostPorts]:
     return found
 
 
-def _container(jumps: Sequence[List[str]]) -> str:
+def _container(jumps: Sequence[Sequence[str]]) -> str:
     """The pod's id out of portmap's comment: dnat name: "NETWORK" id: "POD"; cut off where it is long."""
     for jump in jumps:
         match = re.search(r' id: "([^"]*)', _after("--comment", jump))
@@ -126,7 +123,7 @@ def _container(jumps: Sequence[List[str]]) -> str:
     return ""
 
 
-def _after(option: str, rule: List[str]) -> str:
+def _after(option: str, rule: Sequence[str]) -> str:
     return rule[rule.index(option) + 1] if option in rule[:-1] else ""
 
 
@@ -171,11 +168,3 @@ def _run(argv: List[str]) -> Tuple[Optional[int], str, str]:
         return 1, "", str(e)
     err = done.stderr.decode("utf-8", "replace").strip().splitlines()
     return done.returncode, done.stdout.decode("utf-8", "surrogateescape"), ascii(err[-1][:200])[1:-1] if err else "exit code %d" % done.returncode
-
-
-def _text(path: str) -> str:
-    try:
-        with open(path, encoding="ascii") as f:
-            return f.read()
-    except OSError:
-        return ""

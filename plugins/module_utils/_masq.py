@@ -97,7 +97,8 @@ def resolve(params: Dict[str, Any], recorded: Optional[Section]) -> Section:
             _refuse_chain_of_others(holder, chain, lock_wait)
     if section["backend"] == NFTABLES:
         _masq_options.refuse_for_nftables(section)
-        _refuse_table_of_others(chain)
+        if NFTABLES not in holders:
+            _refuse_table_of_others(chain)
     if not params["tools_predicted"]:
         _require(section)
     former += [(holder, chain) for holder in holders]

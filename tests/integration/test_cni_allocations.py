@@ -385,6 +385,13 @@ def test_host_ports_that_lead_to_nobody(host, legacy):
     assert host.module(MODULE, {})["host_ports"] == []
 
 
+def test_a_comment_of_somebody_elses_takes_no_report_away(host):
+    for comment in ("it's", "a\n-A CNI-DN-x -p tcp -j DNAT --to-destination 10.244.0.99:80"):
+        host.run("iptables-nft", "-t", "nat", "-A", "PREROUTING", "-m", "comment", "--comment", comment, "-j", "ACCEPT")
+    report = host.module(MODULE, {})
+    assert (report["host_ports"], report["doubts"]) == ([], [])
+
+
 def test_host_ports_of_portmaps_nftables_backend(host):
     live, ips = host.add("live"), gone(host)
     for family, a, b in (("ip", live[0], ips[0]), ("ip6", "[%s]" % live[1], "[%s]" % ips[1])):
@@ -403,6 +410,7 @@ def test_host_ports_of_portmaps_nftables_backend(host):
 def test_looking_makes_no_table(host):
     gone(host)
     host.leaked(release=True)
+    # A kernel without legacy iptables has none of these files.
     assert host.sh("nft list tables; cat /proc/net/ip_tables_names /proc/net/ip6_tables_names 2>/dev/null || true") == ""
 
 
