@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 
+BACKENDS = ("iptables-nft", "iptables-legacy", "nftables")
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # Overlays, so that not even an empty folder is left on the machine that the tests run on.
