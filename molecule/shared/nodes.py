@@ -126,7 +126,10 @@ class Node:
 
     def table(self) -> list[str]:
         """Our table of nftables, less what its counters say."""
-        lines = self.sh("nft list table inet kindnet 2>/dev/null || true").splitlines()
+        # A pristine node has no nft.
+        if self.run("command -v nft").rc or "table inet kindnet" not in self.sh("nft list tables").splitlines():
+            return []
+        lines = self.sh("nft list table inet kindnet").splitlines()
         return [re.sub(r"counter packets \d+ bytes \d+", "counter", line.strip()) for line in lines if line.strip()]
 
     # --- Passes

@@ -17,6 +17,7 @@ import statistics
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -77,7 +78,7 @@ def converge(node: Sandbox, module: str, **options: object) -> None:
     node.run(sys.executable, "-c", CONVERGE, str(node.collections), module, stdin=json.dumps(options))
 
 
-def table(count: int) -> list[dict[str, object]]:
+def table(count: int) -> list[dict[str, Any]]:
     """This host and ``count`` peers, one /24 each."""
     return [
         {"name": "n%d" % i, "node_ips": ["172.18.%d.%d" % divmod(i + 2, 256)], "pod_cidrs": ["10.%d.%d.0/24" % divmod(i, 256)]}
@@ -119,7 +120,7 @@ HEAD = "%6s  %22s  %22s  %6s  %29s  %22s  %22s  %12s" % (
 def apply(node: Sandbox, count: int) -> None:
     nodes = table(count)
     converge(node, "kindnet_route", nodes=json.dumps(nodes), node_name="n0", force_removals=True)
-    batch = ["route replace %s via %s proto 107" % (n["pod_cidrs"][0], n["node_ips"][0]) for n in nodes[1:]]  # type: ignore[index]
+    batch = ["route replace %s via %s proto 107" % (n["pod_cidrs"][0], n["node_ips"][0]) for n in nodes[1:]]
     node.write("/run/routes", "\n".join(batch) + "\n")
     assert node.reconcile().stdout == ""
 

@@ -18,6 +18,11 @@ from traffic import OUTSIDE, Pod, Traffic
 
 Nodes = dict[str, Node]
 SAVES = {"iptables-nft": "iptables-nft-save", "iptables-legacy": "iptables-legacy-save", "nftables": NFT}
+FLUSH = {
+    "iptables-nft": "iptables-nft -t nat -F KIND-MASQ-AGENT",
+    "iptables-legacy": "iptables-legacy -w 5 -t nat -F KIND-MASQ-AGENT",
+    "nftables": "nft flush chain inet kindnet KIND-MASQ-AGENT",
+}
 # Each to each, beginning with what the converge left.
 WAY = ("iptables-nft", "nftables", "iptables-legacy", "nftables", "iptables-nft", "iptables-legacy", "iptables-nft")
 # For how long playbook runs and passes go on beside another program, at least: once through all backends, or so many seconds.
@@ -81,7 +86,8 @@ def test_no_packet_notices(nodes: Nodes, pods: list[Pod]) -> None:
 @pytest.fixture
 def rivals(nodes: Nodes) -> Iterator[None]:
     for node in nodes.values():
-        node.sh("iptables-nft -t nat -N RIVAL; iptables-nft -t nat -I POSTROUTING -m mark --mark 0x4000/0x4000 -j RIVAL; rm -f /run/rival.*")
+        node.sh("iptables-nft -t nat -N RIVAL; iptables-nft -t nat -I POSTROUTING -m mark --mark 0x4000/0x4000 -j RIVAL")
+        node.sh("rm -f /run/rival.*; : >/run/rival.lost; echo 0 >/run/rival.generation")
         node.sh(f"systemd-run --quiet --unit=rival sh -c {shlex.quote(RIVAL)}")
     yield
     for node in nodes.values():
@@ -90,7 +96,8 @@ def rivals(nodes: Nodes) -> Iterator[None]:
 
 
 def generation(node: Node) -> int:
-    return int(node.sh("cat /run/rival.generation 2>/dev/null || echo 0"))
+    # Empty for the moment in which it is written.
+    return int(until("a number is there", lambda: node.read("/run/rival.generation").strip() or None))
 
 
 def test_neither_loses_a_rule_to_another_program(nodes: Nodes, rivals: None) -> None:
@@ -103,7 +110,7 @@ def test_neither_loses_a_rule_to_another_program(nodes: Nodes, rivals: None) -> 
         run = play("kindnet.yml", "--tags=masquerade", f"--extra-vars={json.dumps(options)}")
         assert run.rc == 0 and len(run.changed) == len(nodes), run.output
         for node in nodes.values():
-            node.sh("nft flush chain inet kindnet KIND-MASQ-AGENT 2>/dev/null || iptables-nft -t nat -F KIND-MASQ-AGENT 2>/dev/null || true")
+            node.sh(FLUSH[backend])
         turn += 1
     run = play("kindnet.yml", "--tags=masquerade", "--extra-vars=kindnet_masq_backend=iptables-nft")
     assert run.rc == 0, run.output
@@ -112,7 +119,7 @@ def test_neither_loses_a_rule_to_another_program(nodes: Nodes, rivals: None) -> 
         seen = generation(node)
         until(f"the other program of {name} goes on", lambda n=node, s=seen: generation(n) > s + 2 or None)
         assert generation(node) > before[name] + 10
-        assert node.sh("cat /run/rival.lost 2>/dev/null || true") == ""
+        assert node.read("/run/rival.lost") == ""
         assert_masquerades(node)
 
 
