@@ -100,8 +100,9 @@ def _asked_tables(table: int) -> List[int]:
 
 
 def _dump_all(tables: Iterable[int], keep: Callable[[Route], bool]) -> Tuple[Route, ...]:
+    four, six = ([r for t in tables for r in _netlink.dump(family, t, 0, keep)] for family in FAMILIES)
     # The walk of an IPv6 table starts again where it changes, and may tell a route twice.
-    return tuple(dict.fromkeys(r for family in FAMILIES for t in tables for r in _netlink.dump(family, t, 0, keep)))
+    return (*four, *dict.fromkeys(six))
 
 
 def apply(section: Section, plan: Plan) -> Tuple[Problem, ...]:

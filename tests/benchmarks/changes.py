@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import json
 import statistics
+import subprocess
 import sys
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from _meter import Cost, cost, joined
 from _table import NODES_PYTHON, SMALL, Table, ratio, spread, title, verdict
-from reconcile_sandbox import Sandbox
+from reconcile_sandbox import ROOT, Sandbox
 
 PEERS = 20 if SMALL else 5000
 ROUNDS = 2 if SMALL else 7
@@ -75,11 +75,13 @@ class Node(Sandbox):
         self.sh("ip address add %s dev node; ip address add %s dev node nodad" % (FOUR.me, SIX.me))
         self.module()
         if self.run(NODES_PYTHON, "-c", "import pyroute2", check=False).returncode:
-            # The controller's then, compiled as a distribution's is.
-            found = find_spec("pyroute2")
-            assert found is not None and found.origin is not None
-            self.sh("umask 022; mkdir %s; cp -r %s %s; %s -m compileall -q %s" % (LIBRARY, Path(found.origin).parent, LIBRARY, NODES_PYTHON, LIBRARY))
-        self.pyroute2 = self.run(NODES_PYTHON, "-ISc", IMPORT + "import pyroute2; print(pyroute2.__version__)").stdout.strip()
+            # The one that the role prerequisites brings along.
+            with tempfile.TemporaryDirectory() as folder:
+                pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", folder]
+                subprocess.run([*pip, "--require-hashes", "--requirement", ROOT / "roles/prerequisites/files/pyroute2.txt"], check=True, stderr=subprocess.DEVNULL)
+                (wheel,) = Path(folder).iterdir()
+                self.sh("umask 022; {0} -m zipfile -e {1} {2}; {0} -m compileall -q {2}".format(NODES_PYTHON, wheel, LIBRARY))
+        self.pyroute2 = self.run(NODES_PYTHON, "-ISc", IMPORT + "import importlib.metadata; print(importlib.metadata.version('pyroute2'))").stdout.strip()
 
     def record(self, peers: list[list[str]]) -> None:
         self.desired(routes={"protocol": 107, "table": 254, "node_name": "me", "peers": peers})
