@@ -77,10 +77,11 @@ class Node(Sandbox):
         if self.run(NODES_PYTHON, "-c", "import pyroute2", check=False).returncode:
             # The one that the role prerequisites brings along.
             with tempfile.TemporaryDirectory() as folder:
+                wanted = ["--require-hashes", "--requirement", ROOT / "roles/prerequisites/files/pyroute2.txt"]
                 pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", folder]
-                subprocess.run([*pip, "--require-hashes", "--requirement", ROOT / "roles/prerequisites/files/pyroute2.txt"], check=True, stderr=subprocess.DEVNULL)
+                subprocess.run([*pip, *wanted], check=True, stderr=subprocess.DEVNULL)
                 (wheel,) = Path(folder).iterdir()
-                self.sh("umask 022; {0} -m zipfile -e {1} {2}; {0} -m compileall -q {2}".format(NODES_PYTHON, wheel, LIBRARY))
+                self.sh("umask 022; python=%s; $python -m zipfile -e %s %s; $python -m compileall -q %s" % (NODES_PYTHON, wheel, LIBRARY, LIBRARY))
         self.pyroute2 = self.run(NODES_PYTHON, "-ISc", IMPORT + "import importlib.metadata; print(importlib.metadata.version('pyroute2'))").stdout.strip()
 
     def record(self, peers: list[list[str]]) -> None:
