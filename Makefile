@@ -31,8 +31,8 @@ sanity: setup ## ansible-test sanity (root)
 molecule: setup ## one scenario on real nodes: SCENARIO=default (root)
 	@lab/molecule "$(SCENARIO)"
 
-bench: setup ## measurements beside what a user would use instead (root)
-	@lab/bench
+bench: setup ## measurements beside what a user would use instead, ARGS="changes fleet" for some of them (root)
+	@lab/bench $(ARGS)
 
 test: ## the checks of every change, in one go, with the time of each (root)
 	@lab/test
