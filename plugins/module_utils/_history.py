@@ -36,12 +36,13 @@ KEPT = BOUND // 2  # bytes of the newest that stay when it would have more
 LONGEST = 600  # characters of a value; a conflist in full belongs into a diff
 MOST = 50  # repairs of one kind in one pass that are listed; a reboot takes every route
 
+ISO_8601 = "%Y-%m-%dT%H:%M:%SZ"
 REMEDY = "What was repaired is in the journal (journalctl -t kindnet-reconcile). Look at the disk, or who changed the folder."
 
 
 def now() -> str:
     """The wall clock as ISO 8601, in UTC."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return time.strftime(ISO_8601, time.gmtime())
 
 
 def entries_of(repairs: Iterable[Tuple[str, Change]], at: str) -> List[Entry]:
@@ -96,35 +97,35 @@ def newest(entries: Sequence[Entry], size: int) -> bytes:
     return b"".join(reversed(kept))
 
 
-def load(path: str = FILE) -> List[Entry]:
+def load() -> List[Entry]:
     """What passes repaired, the newest last; empty if none has. Errors: :class:`KindnetError` if it cannot be read."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return []
     except OSError as e:
-        raise KindnetError(path, e.strerror, "cannot be read", "See that it is a regular file.")
+        raise KindnetError(FILE, e.strerror, "cannot be read", "See that it is a regular file.")
     try:
         return parse(_content(fd))
     except OSError as e:
-        raise KindnetError(path, e.strerror, "cannot be read", "See that it is a regular file.")
+        raise KindnetError(FILE, e.strerror, "cannot be read", "See that it is a regular file.")
     finally:
         os.close(fd)
 
 
-def append(repairs: Iterable[Tuple[str, Change]], path: str = FILE) -> None:
+def append(repairs: Iterable[Tuple[str, Change]]) -> None:
     """Record what a pass repaired. Errors: :class:`KindnetError`; what was recorded before is then as it was."""
     entries = entries_of(repairs, now())
     new = lines_of(entries)
     try:
-        _files.make_folder(os.path.dirname(path))
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+        _files.make_folder(os.path.dirname(FILE))
+        fd = os.open(FILE, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
         try:
             st = os.fstat(fd)
             if not stat.S_ISREG(st.st_mode):
-                raise KindnetError(path, "no regular file", "cannot be written", REMEDY)
+                raise KindnetError(FILE, "no regular file", "cannot be written", REMEDY)
             if st.st_size + len(new) + 1 > BOUND:
-                _files.write_atomic(path, newest(parse(_content(fd)) + entries, KEPT))
+                _files.write_atomic(FILE, newest(parse(_content(fd)) + entries, KEPT))
                 return
             if st.st_size and os.pread(fd, 1, st.st_size - 1) != b"\n":
                 new = b"\n" + new  # after what an earlier run was cut off in
@@ -132,7 +133,7 @@ def append(repairs: Iterable[Tuple[str, Change]], path: str = FILE) -> None:
         finally:
             os.close(fd)
     except OSError as e:
-        raise KindnetError(path, e.strerror, "cannot be written", REMEDY)
+        raise KindnetError(FILE, e.strerror, "cannot be written", REMEDY)
 
 
 def _content(fd: int) -> bytes:

@@ -26,23 +26,25 @@ def entry(number):
 
 
 @pytest.fixture
-def path(tmp_path):
-    return str(tmp_path / "folder/repairs.jsonl")
+def path(tmp_path, monkeypatch):
+    path = str(tmp_path / "folder/repairs.jsonl")
+    monkeypatch.setattr(_history, "FILE", path)
+    return path
 
 
 def test_what_is_recorded_is_the_change_and_when(path):
-    _history.append([repair(), repair("sysctl net.ipv4.ip_forward", "sysctl", "replace", "0", "1", "needed")], path)
+    _history.append([repair(), repair("sysctl net.ipv4.ip_forward", "sysctl", "replace", "0", "1", "needed")])
     with open(path, encoding="ascii") as f:
         first, second = map(json.loads, f)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", first["at"]) and list(first) == list(_history.FIELDS)
     assert list(first.values())[1:] == ["routes", "route 10.244.1.0/24", "add", "", "via 172.18.0.3 proto 107", "missing"]
     assert list(second.values())[1:] == ["sysctl", "sysctl net.ipv4.ip_forward", "replace", "0", "1", "needed"]
-    assert _history.load(path) == [first, second]
+    assert _history.load() == [first, second]
     assert os.stat(path).st_mode & 0o777 == 0o644 and os.stat(os.path.dirname(path)).st_mode & 0o777 == 0o755
 
 
 def test_without_a_file_nothing_was_repaired(path):
-    assert _history.load(path) == []
+    assert _history.load() == []
 
 
 @pytest.mark.parametrize("text", ["x" * 100_000, "a\nb\x1b[31m", "é\ud800", ""])
@@ -81,35 +83,35 @@ def test_cut_off_anywhere_the_next_pass_goes_on(path):
     for size in range(len(whole) + 1):
         with open(path, "wb") as f:
             f.write(whole[:size])
-        left = _history.load(path)
+        left = _history.load()
         # the newline alone may be missing of a line
         assert left == [entry(1), entry(2)][: (size >= first) + (size >= len(whole) - 1)]
-        _history.append([repair("new")], path)
-        again = _history.load(path)
+        _history.append([repair("new")])
+        again = _history.load()
         assert again[:-1] == left and again[-1]["subject"] == "new"
 
 
 def test_it_stays_small_and_the_newest_stay(path):
     for n in range(4000):
-        _history.append([repair("route %d" % n)], path)
+        _history.append([repair("route %d" % n)])
         assert os.path.getsize(path) <= _history.BOUND
-    subjects = [e["subject"] for e in _history.load(path)]
+    subjects = [e["subject"] for e in _history.load()]
     assert subjects == ["route %d" % n for n in range(4000 - len(subjects), 4000)]
     assert len(subjects) > 500 and os.listdir(os.path.dirname(path)) == [os.path.basename(path)]
 
 
 def test_what_one_pass_repaired_may_be_more_than_fits(path):
-    _history.append([repair("route %d" % n, str(n), before="x" * 600, after="y" * 600) for n in range(1000)], path)
-    assert os.path.getsize(path) <= _history.KEPT and _history.load(path)[-1]["subject"] == "route 999"
+    _history.append([repair("route %d" % n, str(n), before="x" * 600, after="y" * 600) for n in range(1000)])
+    assert os.path.getsize(path) <= _history.KEPT and _history.load()[-1]["subject"] == "route 999"
 
 
 def test_a_file_that_somebody_made_long_is_read_to_the_bound_and_small_again(path):
     os.mkdir(os.path.dirname(path))
     with open(path, "wb") as f:
         f.write(b"x" * 10 * _history.BOUND + b"\n" + _history.lines_of([entry(1)]))
-    assert _history.load(path) == [entry(1)]
-    _history.append([repair("new")], path)
-    assert [e["subject"] for e in _history.load(path)] == ["route 1", "new"] and os.path.getsize(path) < 1000
+    assert _history.load() == [entry(1)]
+    _history.append([repair("new")])
+    assert [e["subject"] for e in _history.load()] == ["route 1", "new"] and os.path.getsize(path) < 1000
 
 
 def folder(path):
@@ -126,7 +128,7 @@ def link(path):
 def test_what_is_no_file_is_named_and_neither_waited_for_nor_followed(path, make):
     os.mkdir(os.path.dirname(path))
     make(path)
-    for call in (lambda: _history.append([repair()], path), lambda: _history.load(path)):
+    for call in (lambda: _history.append([repair()]), lambda: _history.load()):
         with pytest.raises(KindnetError) as e:
             call()
         assert e.value.field == path
