@@ -12,14 +12,12 @@ from __future__ import annotations
 __metaclass__ = type
 
 import os
-import re
 from collections import namedtuple
 
-from . import _before, _code_folder, _files, _history, _metrics, _systemd
+from . import _before, _code_folder, _files, _pass_files, _systemd
 from ._code_folder import LIBRARY
 from ._errors import KindnetError
 from ._plan import Change, Plan
-from ._reconcile import TEXTFILE_DIR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,7 +99,7 @@ DROP_IN_FOLDERS = tuple(
     for unit in UNITS
 )
 
-WRITE, REMOVE, REMOVE_FOLDER, REMOVE_CODE, REMOVE_IDLE = "write", "remove", "remove folder", "remove code", "remove idle code"
+WRITE, REMOVE, REMOVE_HISTORY, REMOVE_CODE, REMOVE_IDLE = "write", "remove", "remove history", "remove code", "remove idle code"
 INSTALL, REPAIR, COMPILE, SWITCH = "install", "repair", "compile", "switch"
 RELOAD, ENABLE, START, STOP, DISABLE = "reload", "enable", "start", "stop", "disable"
 
@@ -147,19 +145,13 @@ class Installation:
         code = _code_folder.read(self.digest)
         is_absent = section.get("state") == "absent"
         folder = section.get("textfile_dir", "")
-        metrics, metrics_before = _metrics.file_in(folder), _metrics.file_in(textfile_dir_of(files[FILES[SERVICE][0]]))
-        places: List[str] = []  # of ours, of which it is to be recorded what was there before
+        metrics, metrics_gone = _pass_files.metrics_of_ours(files[FILES[SERVICE][0]], folder)
+        places = [metrics] if metrics else []  # of ours, of which it is to be recorded what was there before
         missing: List[str] = _files.missing_folders(folder) if folder else []
         if not (is_absent or code.current or code.installed):
             # Nothing is ours yet: the code comes before the files.
-            places = [path for path, found in files.items() if found]
+            places += [path for path, found in files.items() if found]
             missing += [above for path in files for above in _files.missing_folders(os.path.dirname(path))]
-        known = {path: entry["before"] for path, entry in _before.load(_before.FILES).items() if os.path.basename(path) == _metrics.NAME}
-        if metrics_before:
-            known.setdefault(metrics_before, None)  # also when the record is lost
-        if metrics and metrics not in known:
-            places.append(metrics)
-        known.pop(metrics, None)
         return Actual(
             files,
             code,
@@ -172,8 +164,8 @@ class Installation:
             is_enabled(WATCH),
             _before.recorded(files) if is_absent else _before.unrecorded(places),
             tuple(sorted(set(missing) - set(_before.load(FOLDERS)))),
-            _before.Priors(known, {path: _files.image_of(path) for path, image in known.items() if image is not None}),
-            os.path.lexists(_history.FOLDER),
+            metrics_gone,
+            _pass_files.has_history(),
         )
 
     def plan(self, section: Section, actual: Actual) -> Plan:
@@ -188,9 +180,13 @@ class Installation:
         unread = False  # whether units on disk have changed since systemd read them
         try:
             for op in ops:
-                if unread and (op.kind in (ENABLE, START) or is_metrics(op)):
+                ends_metrics = op.kind in (REMOVE, _before.PUT_BACK) and _pass_files.is_metrics(op[1])
+                if unread and (op.kind in (ENABLE, START) or ends_metrics):
                     _systemd.systemctl("daemon-reload")
                     unread = False
+                if ends_metrics:
+                    end_pass()  # it would write them once more
+                    _files.remove(_files.temporary_name(op[1]))
                 if isinstance(op, _before.Op):
                     _before.apply(op)
                     if (op.kind, op.group) == (_before.REMEMBER, FOLDERS):
@@ -219,16 +215,12 @@ class Installation:
             if op.path == TMPFILES:
                 _systemd.run("systemd-tmpfiles", "--create", TMPFILES)
         elif op.kind == REMOVE:
-            if is_metrics(op):
-                end_pass()  # it would write them once more
-                _files.remove(_files.temporary_name(op.path))
             _files.remove(op.path)
             if os.path.dirname(op.path) in DROP_IN_FOLDERS:
                 remove_if_empty(os.path.dirname(op.path))
-        elif op.kind == REMOVE_FOLDER:
-            for name in _files.names_in(op.path) or ():
-                _files.remove(os.path.join(op.path, name))
-            _files.remove_folder(op.path)
+        elif op.kind == REMOVE_HISTORY:
+            _pass_files.remove_history()
+            remove_if_empty(op.path)
         elif op.kind == REMOVE_CODE:
             _code_folder.remove(op.path)
         elif op.kind == REMOVE_IDLE:
@@ -340,7 +332,7 @@ def plan_removal(actual: Actual) -> Plan:
     changes += stopping(TIMER, actual.timer, actual.enabled, reason)
     changes += without_metrics(actual.metrics, reason)
     if actual.history:
-        changes.append(Change(_history.FOLDER, "remove", "what passes repaired", "", reason, Op(REMOVE_FOLDER, _history.FOLDER)))
+        changes.append(Change(_pass_files.HISTORY, "remove", "what passes repaired", "", reason, Op(REMOVE_HISTORY, _pass_files.HISTORY)))
     installed = actual.code.current or actual.code.installed
     for path, found in reversed(tuple(actual.files.items())):
         # Without our code only what says that it is ours: the file of somebody else may be back in its place.
@@ -359,16 +351,6 @@ def without_metrics(priors: Optional[_before.Priors], reason: str) -> Tuple[Chan
     """Take out the files that passes write no more, whether or not one has written there yet. They would look as if no pass came any more."""
     gone = tuple(Change(path, "remove", "metrics of passes", "", reason, Op(REMOVE, path)) for path in (priors.known if priors else ()))
     return _before.putting_back(Plan(gone), priors).changes
-
-
-def textfile_dir_of(service: Optional[Found]) -> str:
-    """Pure. The folder that an installed service writes metrics into; "" if it writes none."""
-    found = re.search(r"^Environment=%s=(/.*)$" % TEXTFILE_DIR, text_of(service), re.MULTILINE) if service else None
-    return found.group(1) if found else ""
-
-
-def is_metrics(op: Any) -> bool:
-    return isinstance(op, Op) and os.path.basename(op.path) == _metrics.NAME
 
 
 def starting(unit: str, state: str, enabled: bool, reason: str) -> Iterable[Change]:
@@ -424,7 +406,7 @@ def remove_traces() -> None:
     for name in _files.names_in("/run/kindnet") or ():
         _files.remove(os.path.join("/run/kindnet", name))
     made = sorted(_before.load(FOLDERS), reverse=True)  # the innermost first
-    for folder in ["/run/kindnet", "/etc/kindnet", LIBRARY, os.path.dirname(_history.FOLDER)] + made:
+    for folder in ["/run/kindnet", "/etc/kindnet", LIBRARY, os.path.dirname(_pass_files.HISTORY)] + made:
         remove_if_empty(folder)
     if made:
         _before.forget(FOLDERS, made)

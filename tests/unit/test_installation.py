@@ -15,7 +15,8 @@ from ansible_collections.kindnet.host.plugins.module_utils import _before, _code
 from ansible_collections.kindnet.host.plugins.module_utils._code_folder import Code
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.module_utils._files import Found
-from ansible_collections.kindnet.host.plugins.module_utils._installation import FILES, MODES, OPTIONS, Actual, Installation, textfile_dir_of, validate
+from ansible_collections.kindnet.host.plugins.module_utils._installation import FILES, MODES, OPTIONS, Actual, Installation, validate
+from ansible_collections.kindnet.host.plugins.module_utils._pass_files import textfile_dir_of
 from ansible_collections.kindnet.host.plugins.modules import kindnet_reconcile
 
 SOURCES = {"_a.py": b"a = 1\n", "_b.py": b"b = 2\n"}
