@@ -10,20 +10,22 @@ __metaclass__ = type
 import os
 
 from . import _files
+from ._conflist import USUAL_PATH
 from ._conflist_data import mtu_of, plugins_of, read_text, stores_of
 from ._plan_conflist import LOADED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Iterable, List, Optional, Tuple
+    from typing import Any, Dict, List, Optional, Tuple
 
     Data = Dict[str, Any]
 
 
-def conflists(section: Data, folders: Iterable[str]) -> Tuple[List[Tuple[Data, Data]], List[str]]:
-    """Every CNI configuration in ``folders``, as a runtime comes to them: what is to be told of it, and what it says; and notes."""
+def conflists(section: Data) -> Tuple[List[Tuple[Data, Data]], List[str]]:
+    """Every CNI configuration in the recorded folder and the usual one, as a runtime comes to them: what is to be told of it, and what it says; and notes."""
     found: List[Tuple[Data, Data]] = []
     notes: List[str] = []
+    folders = dict.fromkeys(os.path.dirname(path) for path in (section.get("path"), USUAL_PATH) if path)
     ours = {section.get("path"): (section.get("conflist") or {}).get("name"), **dict(section.get("former_paths", ()))}
     for folder in folders:
         is_first = True

@@ -90,12 +90,13 @@ def own_pod_cidrs(conflist: Data) -> List[str]:
 
 def timer() -> Data:
     """The timer of the passes, and how the last one ended."""
-    shown = _systemd.show(TIMER, "ActiveState", "UnitFileState", "StateChangeTimestampMonotonic")
+    # Its state changes with each pass as systemd counts, from waiting to running and back.
+    shown = _systemd.show(TIMER, "ActiveState", "UnitFileState", "ActiveEnterTimestampMonotonic", "InactiveEnterTimestampMonotonic")
     service = _systemd.show(SERVICE, "ActiveState", "Result", "ExecMainStatus", "ExecMainExitTimestampMonotonic")
     return {
         "active": shown.get("ActiveState", ""),
         "enabled": shown.get("UnitFileState") or "not installed",
-        "since": moment(shown.get("StateChangeTimestampMonotonic", "")),
+        "since": moment(shown.get("%sEnterTimestampMonotonic" % ("Active" if shown.get("ActiveState") == "active" else "Inactive"), "")),
         "last_pass": last_pass(service),
     }
 

@@ -435,7 +435,7 @@ timer:
       description: Whether it is started at boot, V(enabled), V(disabled) or V(not installed); empty without systemd.
       type: str
     since:
-      description: When its state last changed, in ISO 8601 and UTC; empty if it has not since boot.
+      description: Since when it is active, or inactive, in ISO 8601 and UTC; empty if it has never been active since boot.
       type: str
     paused_seconds:
       description: For how many seconds more passes are paused; null if they are not.
