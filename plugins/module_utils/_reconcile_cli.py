@@ -15,10 +15,10 @@ import sys
 import syslog
 import time
 
-from . import _concerns, _desired, _pause, _problem_memory, _systemd
+from . import _concerns, _desired, _history, _pause, _problem_memory, _status_file, _systemd
 from ._errors import KindnetError
-from ._plan import line_of
-from ._reconcile import DRIFT, FAILURE, LOCK_TIMEOUT, OK, USAGE, VERSION, fail, look, refuse_others_than_root
+from ._plan import Change, line_of
+from ._reconcile import DRIFT, FAILURE, LOCK_TIMEOUT, OK, USAGE, VERSION, build, fail, look, refuse_others_than_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 TIMER = "kindnet-reconcile.timer"
 SERVICE = "kindnet-reconcile.service"
 WATCH = "kindnet-watch.service"
+
+# When a unit came into its state, in µs of the clock since boot. Not StateChangeTimestamp: of a timer it is that of its last pass.
+SINCE = ("ActiveEnterTimestampMonotonic", "InactiveEnterTimestampMonotonic")
+LINE_MAX = 300  # characters of a repair
+LAST_REPAIRS = 5  # that --status prints; with --json it has all that are kept
 
 DURATION = re.compile(r"(?=.)(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", re.ASCII)
 
@@ -192,16 +197,18 @@ def status(as_json: bool) -> int:
     """Exit code 1 when this host is not kept in sync, whatever the reason; a cheap probe for monitoring."""
     failed = False
     state: Dict[str, Any] = {
-        "version": VERSION,
-        "digest": os.path.basename(os.path.dirname(os.path.dirname(os.path.realpath(__file__)))),
+        **build(),
         "cluster_name": "",
         "sections": [],
         "desired_error": None,
         "paused_seconds": None,
         "last_pass": {"result": "unknown", "at": ""},
         "problems": [],
-        "timer": {"active": "unknown", "enabled": "unknown"},
+        "timer": {"active": "unknown", "enabled": "unknown", "since": ""},
         "watch": {"active": "unknown", "enabled": "unknown"},
+        "counters": {},
+        "history": [],
+        "history_error": None,
     }
     try:
         desired = _desired.load()
@@ -214,8 +221,10 @@ def status(as_json: bool) -> int:
     state["problems"] = [{"subject": s, "message": m["message"]} for s, m in memory.items()]
     try:
         for name, unit in (("timer", TIMER), ("watch", WATCH)):
-            shown = _systemd.show(unit, "ActiveState", "UnitFileState")
+            shown = _systemd.show(unit, "ActiveState", "UnitFileState", *SINCE)
             state[name] = {"active": shown.get("ActiveState", ""), "enabled": shown.get("UnitFileState") or "not installed"}
+            if unit == TIMER:
+                state[name]["since"] = since(shown)
         state["last_pass"] = _last_pass(_systemd.show(SERVICE, "ActiveState", "Result", "ExecMainStatus", "ExecMainExitTimestamp"))
         failed = failed or state["timer"]["active"] != "active" or state["last_pass"]["result"] == "failed"
         # Where it is wanted; it is off by default.
@@ -223,6 +232,13 @@ def status(as_json: bool) -> int:
     except KindnetError:
         failed = True
     failed = failed or bool(memory)
+    told = _status_file.load()
+    state["counters"] = {name: told[name] for name in ("since", "repairs", "failures")}
+    state["history_error"] = told["history_error"] or None
+    try:
+        state["history"] = _history.load()
+    except KindnetError as e:
+        state["history_error"] = str(e)
     if as_json:
         tell(json.dumps(state, indent=2))
     else:
@@ -230,7 +246,7 @@ def status(as_json: bool) -> int:
         tell("cluster:    %s" % (state["cluster_name"] or "none; nothing is managed"))
         tell("managed:    %s" % (", ".join(state["sections"]) or "nothing"))
         tell("paused:     %s" % ("for another %s; nothing is repaired meanwhile" % spell(paused) if paused else "no"))
-        tell("timer:      %s, %s" % (state["timer"]["active"], state["timer"]["enabled"]))
+        tell("timer:      %s, %s%s" % (state["timer"]["active"], state["timer"]["enabled"], spell_since(state["timer"]["since"])))
         is_off = state["watch"] == {"active": "inactive", "enabled": "not installed"}
         tell("watch:      %s" % ("off" if is_off else "%s, %s" % (state["watch"]["active"], state["watch"]["enabled"])))
         tell("last pass:  %s%s" % (last["result"], ", " + last["at"] if last["at"] else ""))
@@ -239,7 +255,37 @@ def status(as_json: bool) -> int:
             tell("problem:    %s: %s" % (p["subject"], p["message"]))
         if state["desired_error"]:
             tell("problem:    %s" % state["desired_error"])
+        repairs = state["counters"]["repairs"]
+        tell("repaired:   %s" % (", ".join("%s %d" % item for item in repairs.items()) + " since boot" if repairs else "nothing since boot"))
+        for entry in state["history"][-LAST_REPAIRS:]:
+            tell("            %s" % one_line(entry))
+        if state["history_error"]:
+            tell("note:       %s" % state["history_error"])
     return FAILURE if failed else OK
+
+
+def since(unit: Dict[str, str]) -> str:
+    """When it came into the state that it is in, as ISO 8601 in UTC; "" if it always was, since boot.
+
+    Counted back from now on the clock that never jumps: systemd prints wall clocks by the host's time zone, as text.
+    """
+    name = SINCE[0] if unit.get("ActiveState") == "active" else SINCE[1]
+    microseconds = int(unit.get(name) or 0)
+    if not microseconds:
+        return ""
+    age = time.monotonic() - microseconds / 1e6
+    return time.strftime(_history.ISO_8601, time.gmtime(time.time() - age))
+
+
+def spell_since(at: str) -> str:
+    return " since %s" % at if at else ""
+
+
+def one_line(entry: _history.Entry) -> str:
+    """A repair as the journal has it, with its time, and as much of it as a person reads."""
+    text = line_of(Change(*(entry[field] for field in ("subject", "action", "before", "after", "reason"))))
+    text = "".join(c if c.isprintable() else " " for c in text)
+    return "%s %s" % (entry["at"], text if len(text) <= LINE_MAX else text[:LINE_MAX] + " ...")
 
 
 def _last_pass(service: Dict[str, str]) -> Dict[str, str]:
