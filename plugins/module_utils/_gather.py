@@ -13,8 +13,9 @@ __metaclass__ = type
 import platform
 from functools import cached_property, partial
 
-from . import _addresses, _conflist, _desired, _gather_conflists, _gather_masq, _gather_pods, _gather_routes, _gather_state, _interfaces
+from . import _addresses, _conflist, _desired, _gather_conflists, _gather_masq, _gather_pods, _gather_routes, _gather_state, _history, _interfaces
 from ._errors import KindnetError
+from ._managed import is_managed
 from ._node_table import SPECIAL
 from ._peers_digest import digest_of
 
@@ -72,7 +73,7 @@ class Host:
         return {
             "node_name": self._node_name or self._section("routes").get("node_name") or platform.node(),
             "hostname": platform.node(),
-            "managed": _gather_state.is_managed(),
+            "managed": is_managed(),
             "cluster_name": self._recorded.cluster_name,
         }
 
@@ -161,7 +162,7 @@ class Host:
         return self._at("kindnet-watch.service", _gather_state.watch, EMPTY["watch"])
 
     def history(self) -> List[Data]:
-        return []
+        return list(_history.load())
 
     # --- The sources
 

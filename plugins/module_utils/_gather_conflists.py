@@ -38,7 +38,7 @@ def conflists(section: Data) -> Tuple[List[Tuple[Data, Data]], List[str]]:
             if data is None:
                 notes.append("%s: is damaged" % path)
             data = data or {}
-            found.append((_told(path, data, path in ours and data.get("name") == ours[path], is_first and bool(data)), data))
+            found.append((told(path, data, path in ours and data.get("name") == ours[path], is_first and bool(data)), data))
             is_first = False
     return found, notes
 
@@ -51,7 +51,7 @@ def conflist_of(path: str, content: bytes) -> Optional[Data]:
     return {"cniVersion": data.get("cniVersion"), "name": data.get("name"), "plugins": [data]}
 
 
-def _told(path: str, data: Data, is_ours: bool, is_in_use: bool) -> Data:
+def told(path: str, data: Data, is_ours: bool, is_in_use: bool) -> Data:
     return {
         "path": path,
         "name": str(data.get("name") or ""),

@@ -166,11 +166,11 @@ from ansible_collections.kindnet.host.plugins.module_utils import (
     _desired,
     _gather_pods,
     _gather_routes,
-    _gather_state,
     _plugin_archive,
     _pyroute2_dep,
 )
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
+from ansible_collections.kindnet.host.plugins.module_utils._managed import is_managed
 from ansible_collections.kindnet.host.plugins.module_utils._node_table import find_node, parse_nodes
 from ansible_collections.kindnet.host.plugins.module_utils._rivals import running
 from ansible_collections.kindnet.host.plugins.module_utils._routes import refuse_overlap_with_node_network
@@ -309,7 +309,7 @@ def main():
         "python_version": platform.python_version(),
         "pyroute2_problem": problem,
         "pods": running_pods,
-        "managed": _gather_state.is_managed(),
+        "managed": is_managed(),
         "rivals": running(set(module.params["rival_daemons"])),
     }
     if result["rivals"] and module.params["fail_on_rivals"]:

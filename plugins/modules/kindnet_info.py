@@ -481,7 +481,7 @@ watch:
       type: str
   sample: {active: inactive, enabled: not installed}
 history:
-  description: What passes have repaired here, the newest last; empty if nothing, or not yet kept.
+  description: What passes have repaired here, the newest last, as far as it is kept.
   returned: when gathered
   type: list
   elements: dict
