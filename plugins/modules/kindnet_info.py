@@ -14,8 +14,8 @@ short_description: Gather routes, pods, veths, chains with their counters, CNI c
 version_added: "0.2.0"
 description:
   - Gathers in one task what a playbook, a report or a person may want to know of a host and its pods.
-  - Changes nothing, and takes no lock. Works on a host that was never converged, whose values are then empty, and on one without iptables,
-    nft, containerd or systemd.
+  - Changes nothing, and takes no lock of this collection's. Works on a host that was never converged, whose values are then empty, and on one
+    without iptables, nft, containerd or systemd.
   - Never fails because one thing is missing or broken. What cannot be looked at is empty, and a line of RV(notes) says why.
   - A route or pod costs no process, so that a host with thousands of them answers within a second.
   - kindnetd has nothing like it.
