@@ -14,7 +14,7 @@ from ansible_collections.kindnet.host.plugins.module_utils import _gather, _gath
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.module_utils._interfaces import Link
 from ansible_collections.kindnet.host.plugins.module_utils._route import Route, packed
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 # --- A source that fails
@@ -96,6 +96,8 @@ def route_of(net: Any, metric: int = 0) -> Route:
 
 
 @given(st.lists(NETWORKS, max_size=5), NETWORKS)
+@example([ipaddress.ip_network("10.0.0.0/30")], ipaddress.ip_network("10.0.0.0/24"))
+@example([ipaddress.ip_network("10.0.0.0/24")], ipaddress.ip_network("10.0.0.0/30"))
 def test_which_routes_lie_in_a_network(networks: list[Any], net: Any) -> None:
     wanted = any(net.version == one.version and net.subnet_of(one) for one in networks)
     assert _gather_routes.lying_in(map(str, networks))(route_of(net)) is wanted
