@@ -97,7 +97,7 @@ def add_pod(host: Sandbox, pod: str, netns: str, ifname: str = "eth0", path: str
     return result
 
 
-def remember(host: Sandbox, pod: str, netns: str, result: Any, args: Any = (), folder: str = "/var/lib/cni/results", **more: Any) -> None:
+def remember(host: Sandbox, pod: str, namespace: str, result: Any, args: Any = (), folder: str = "/var/lib/cni/results", **more: Any) -> None:
     """As libcni keeps it: https://github.com/containernetworking/cni, libcni/api.go, cachedInfo."""
     cached = {
         "kind": "cniCacheV1",
@@ -105,7 +105,7 @@ def remember(host: Sandbox, pod: str, netns: str, result: Any, args: Any = (), f
         "config": "e30=",
         "ifName": "eth0",
         "networkName": "kindnet",
-        "netns": "/run/netns/" + netns,
+        "netns": "/run/netns/" + namespace,
         "cniArgs": [list(pair) for pair in args],
         "result": result,
     }
@@ -232,7 +232,8 @@ def test_pods_with_all_that_is_written_down_of_them(host: Sandbox) -> None:
     converge(host)
     results = {pod: add_pod(host, pod, "ns-" + pod) for pod in ("kube", "default-pod-1", "plain", "gone")}
     remember(host, "kube", "ns-kube", results["kube"], [("IgnoreUnknown", "1"), ("K8S_POD_NAMESPACE", "web"), ("K8S_POD_NAME", "shop-0")])
-    remember(host, "default-pod-1", "ns-default-pod-1", results["default-pod-1"], folder="/var/lib/cni/cache/results")
+    # An older libcni, which does not keep where the namespace is
+    remember(host, "default-pod-1", "ns-default-pod-1", results["default-pod-1"], folder="/var/lib/cni/cache/results", netns="")
     remember(host, "stale", "ns-stale", results["kube"], [("K8S_POD_NAME", "stale")])
     count = "$(ip -o link show type veth | wc -l)"
     host.sh("mkdir -p /run/containerd/io.containerd.runtime.v2.task/default/pod-1")

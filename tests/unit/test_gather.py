@@ -157,6 +157,19 @@ def test_the_pods_interface_as_its_plugins_told(interfaces: Any, name: str) -> N
 
 
 @pytest.mark.parametrize(
+    "cached, place",
+    [
+        ({"netns": "/run/netns/a", "result": {"interfaces": [{"name": "eth0", "sandbox": "/b"}]}}, "/run/netns/a"),
+        ({"result": {"interfaces": [{"name": VETH}, {"name": "eth0", "sandbox": "/proc/1044/ns/net"}]}}, "/proc/1044/ns/net"),
+        ({"netns": {}, "result": {"interfaces": [{"sandbox": 7}, {"sandbox": ""}]}}, ""),
+        ({}, ""),
+    ],
+)
+def test_where_a_pods_network_namespace_is(cached: Any, place: str) -> None:
+    assert _gather_pods.network_namespace(cached) == place
+
+
+@pytest.mark.parametrize(
     "pairs, arguments",
     [
         ([["K8S_POD_NAME", "a"], ["IgnoreUnknown", "1"]], {"K8S_POD_NAME": "a", "IgnoreUnknown": "1"}),

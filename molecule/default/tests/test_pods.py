@@ -208,7 +208,8 @@ def test_kindnet_info_tells_of_them_as_ctr_ip_and_the_firewall_do(pods: list[Pla
         assert all((chain["present"], chain["jumps"]) == (True, 1) for chain in told["masquerade"])
         routes = sum(len(peer.pod_cidrs) for peer in nodes.values() if peer is not node)
         assert told["peers"] == {"wanted": routes, "present": routes, "missing": []}
-        assert (told["timer"]["active"], told["timer"]["enabled"], told["timer"]["last_pass"]["result"]) == ("active", "enabled", "ok")
+        assert (told["timer"]["active"], told["timer"]["enabled"]) == ("active", "enabled")
+        assert told["timer"]["last_pass"]["result"] in ("ok", "running")  # one may be under way
         assert told["versions"]["digest"] == node.sh("basename $(readlink -f /usr/local/lib/kindnet/current)").strip()
 
 
