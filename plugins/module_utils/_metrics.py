@@ -15,8 +15,9 @@ import os
 import stat
 import time
 
-from . import _concerns, _files
+from . import _concerns, _files, _problem_memory
 from ._errors import KindnetError
+from ._reconcile import as_kindnet_error, build
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,18 +50,23 @@ COUNTERS = tuple(name for name, kind, _help in FAMILIES if kind == "counter")
 LAST_SUCCESS = "kindnet_last_success_timestamp_seconds"
 
 
-def write(folder: str, build: Dict[str, str], this: Pass, seconds: float) -> None:
-    """Add a pass to the metrics. Errors: :class:`KindnetError` naming the file."""
+def measure(this: Pass, folder: str, seconds: float) -> None:
+    """Add a pass to the metrics. What keeps it from that is one more problem of the pass."""
+    if this.is_paused:  # what it did not look at is neither there nor gone
+        this.blind = {str(entry["section"]) for entry in _problem_memory.load().values()} - {SECTION}
     path = os.path.join(folder, NAME)
     try:
-        text = rendered(parse(_read(path)), build, this, seconds, time.time())
+        text = rendered(parse(_read(path)), build(), this, seconds, time.time())
         # Not synced to the disk six times a minute: one that a power cut damages is replaced by the next pass.
         _files.write_atomic(path, text.encode(), lasting=False)
     except KindnetError as e:
-        raise KindnetError(path, e.value, e.problem, "Give kindnet_textfile_dir a folder that is root's and on a disk with room, or leave it out.")
+        remedy = "Give kindnet_textfile_dir a folder that is root's and on a disk with room, or leave it out."
+        this.add_error(SECTION, KindnetError(path, e.value, e.problem, remedy))
+    except Exception as e:
+        this.add_error(SECTION, as_kindnet_error("the metrics", e))
 
 
-def rendered(old: Counters, build: Dict[str, str], this: Pass, seconds: float, now: float) -> str:
+def rendered(old: Counters, code: Dict[str, str], this: Pass, seconds: float, now: float) -> str:
     """Pure. The whole file, in Prometheus' text format."""
     failed = bool(this.problems)
     succeeded = not failed and not this.is_paused
@@ -73,7 +79,7 @@ def rendered(old: Counters, build: Dict[str, str], this: Pass, seconds: float, n
         "kindnet_last_pass_timestamp_seconds": now,
         LAST_SUCCESS: now if succeeded else old.get(LAST_SUCCESS, 0),
         "kindnet_paused": this.is_paused,
-        'kindnet_build_info{version="%s",digest="%s"}' % (build["version"], build["digest"]): 1,
+        'kindnet_build_info{version="%s",digest="%s"}' % (code["version"], code["digest"]): 1,
     }
     for section, count in repairs.items():
         sample = 'kindnet_repairs_total{kind="%s"}' % section

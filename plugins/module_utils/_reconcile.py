@@ -106,7 +106,9 @@ def run_pass() -> int:
     _signal.signal(_signal.SIGTERM, _signal.SIG_IGN)
     folder = os.environ.get(TEXTFILE_DIR)
     if folder:
-        _measure(this, folder, time.monotonic() - began)
+        from . import _metrics
+
+        _metrics.measure(this, folder, time.monotonic() - began)
     elif this.is_paused:
         return OK
     news = None
@@ -116,7 +118,9 @@ def run_pass() -> int:
         for subject, (_section, message) in this.problems.items():
             say(ERROR, "problem: %s: %s" % (subject, message))
     if this.repairs or news is not None:
-        _tell(this, news)
+        from . import _pass_report
+
+        _pass_report.tell(this, news)
     return FAILURE if this.problems else OK
 
 
@@ -146,7 +150,9 @@ def _look_and_repair(this: Pass) -> None:
         finally:
             _signal.signal(_signal.SIGTERM, _signal.SIG_IGN)
             if this.repairs:
-                _record(this)
+                from . import _pass_report  # a clean pass has nothing to tell
+
+                _pass_report.record(this)
 
 
 def _repair(this: Pass, name: str, error: Optional[KindnetError], concern: Any, section: Dict[str, Any], plan: Plan) -> None:
@@ -171,39 +177,6 @@ def _repair(this: Pass, name: str, error: Optional[KindnetError], concern: Any, 
         this.add_problem(name, problem.subject, problem.message)
     if name == "routes":
         this.routes = (section, plan, failed)
-
-
-def _record(this: Pass) -> None:
-    """For those who ask later. What cannot be recorded is repaired all the same."""
-    from . import _history
-
-    try:
-        _history.append(this.repairs)
-    except Exception as e:
-        this.history_error = str(as_kindnet_error("the history", e))
-        say(ERROR, "problem: %s" % this.history_error)
-
-
-def _tell(this: Pass, news: Optional[_problem_memory.Memory]) -> None:
-    """For other programs, what is new. ``news``: the problems that there are now, if they are not those of the last pass."""
-    from . import _status_file
-
-    try:
-        _status_file.update(build(), this.repairs, news, this.history_error)
-    except Exception as e:
-        say(ERROR, "problem: %s" % as_kindnet_error("the status", e))
-
-
-def _measure(this: Pass, folder: str, seconds: float) -> None:
-    """For node_exporter, which the operator has asked for."""
-    from . import _metrics
-
-    if this.is_paused:  # what it did not look at is neither there nor gone
-        this.blind = {str(entry["section"]) for entry in _problem_memory.load().values()} - {_metrics.SECTION}
-    try:
-        _metrics.write(folder, build(), this, seconds)
-    except Exception as e:
-        this.add_error(_metrics.SECTION, as_kindnet_error("the metrics", e))
 
 
 def build() -> Dict[str, str]:

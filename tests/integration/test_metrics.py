@@ -203,13 +203,13 @@ def test_the_option_comes_moves_and_goes(node):
     assert {UNITS + "/kindnet-reconcile.service", "folder " + FOLDER, "/etc/tmpfiles.d/kindnet.conf"} <= set(changed)
     assert node.exists(FOLDER)
     a_pass(node)
-    node.sh("mkdir /srv/metrics; echo theirs >/srv/metrics/kindnet.prom")
-    assert METRICS in changed_as_predicted(node, textfile_dir="/srv/metrics")
-    assert not node.exists(METRICS) and node.read("/srv/metrics/kindnet.prom") == "theirs\n"
-    node.sh("echo ours >/srv/metrics/kindnet.prom")
-    assert "/srv/metrics/kindnet.prom" in changed_as_predicted(node)
-    assert node.read("/srv/metrics/kindnet.prom") == "theirs\n" and not service(node)
-    node.sh("rm -r /srv/metrics")
+    node.sh("mkdir /var/lib/metrics; echo theirs >/var/lib/metrics/kindnet.prom")
+    assert METRICS in changed_as_predicted(node, textfile_dir="/var/lib/metrics")
+    assert not node.exists(METRICS) and node.read("/var/lib/metrics/kindnet.prom") == "theirs\n"
+    node.sh("echo ours >/var/lib/metrics/kindnet.prom")
+    assert "/var/lib/metrics/kindnet.prom" in changed_as_predicted(node)
+    assert node.read("/var/lib/metrics/kindnet.prom") == "theirs\n" and not service(node)
+    node.sh("rm -r /var/lib/metrics")
 
     changed_as_predicted(node, textfile_dir=FOLDER)
     a_pass(node)
