@@ -119,7 +119,7 @@ def check(as_json: bool) -> int:
                 notes += would_decide_otherwise(name, section)
             except KindnetError as e:
                 notes.append(str(e))  # what auto would do decides nothing here
-    paused = _paused_for(left)
+    paused = paused_for(left)
     if as_json:
         return tell_check(changes, problems, notes, paused)
     for line in lines:
@@ -213,7 +213,7 @@ def status(as_json: bool) -> int:
     try:
         desired = _desired.load()
         state["cluster_name"], state["sections"] = desired.cluster_name, sorted(desired.sections)
-        state["paused_seconds"] = _paused_for(_pause.remaining())
+        state["paused_seconds"] = paused_for(_pause.remaining())
     except KindnetError as e:
         state["desired_error"] = str(e)
         failed = True
@@ -225,7 +225,7 @@ def status(as_json: bool) -> int:
             state[name] = {"active": shown.get("ActiveState", ""), "enabled": shown.get("UnitFileState") or "not installed"}
             if unit == TIMER:
                 state[name]["since"] = since(shown)
-        state["last_pass"] = _last_pass(_systemd.show(SERVICE, "ActiveState", "Result", "ExecMainStatus", "ExecMainExitTimestamp"))
+        state["last_pass"] = last_pass(_systemd.show(SERVICE, "ActiveState", "Result", "ExecMainStatus", "ExecMainExitTimestamp"))
         failed = failed or state["timer"]["active"] != "active" or state["last_pass"]["result"] == "failed"
         # Where it is wanted; it is off by default.
         failed = failed or (state["watch"]["enabled"] == "enabled" and state["watch"]["active"] != "active")
@@ -265,12 +265,16 @@ def status(as_json: bool) -> int:
 
 
 def since(unit: Dict[str, str]) -> str:
-    """When it came into the state that it is in, as ISO 8601 in UTC; "" if it always was, since boot.
+    """When it came into the state that it is in, as ISO 8601 in UTC; "" if it always was, since boot."""
+    return moment(unit.get(SINCE[0] if unit.get("ActiveState") == "active" else SINCE[1], ""))
+
+
+def moment(text: str) -> str:
+    """A time that systemd tells in µs since boot, as ISO 8601 in UTC; "" if there is none.
 
     Counted back from now on the clock that never jumps: systemd prints wall clocks by the host's time zone, as text.
     """
-    name = SINCE[0] if unit.get("ActiveState") == "active" else SINCE[1]
-    microseconds = int(unit.get(name) or 0)
+    microseconds = int(text or 0)
     if not microseconds:
         return ""
     age = time.monotonic() - microseconds / 1e6
@@ -288,7 +292,7 @@ def one_line(entry: _history.Entry) -> str:
     return "%s %s" % (entry["at"], text if len(text) <= LINE_MAX else text[:LINE_MAX] + " ...")
 
 
-def _last_pass(service: Dict[str, str]) -> Dict[str, str]:
+def last_pass(service: Dict[str, str]) -> Dict[str, str]:
     """How the last pass that the timer started ended. A clean pass writes no file, so systemd is asked."""
     at = service.get("ExecMainExitTimestamp", "")
     if service.get("ActiveState") == "activating":
@@ -299,7 +303,7 @@ def _last_pass(service: Dict[str, str]) -> Dict[str, str]:
     return {"result": "ok" if ok else "failed", "at": at}
 
 
-def _paused_for(left: Optional[float]) -> Optional[int]:
+def paused_for(left: Optional[float]) -> Optional[int]:
     return int(left + 0.5) or 1 if left is not None and left > 0 else None
 
 
