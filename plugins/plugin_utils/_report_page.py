@@ -18,7 +18,7 @@ import unicodedata
 from typing import Any, Dict, Iterator, List, Mapping, Tuple
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, ChainableUndefined
+from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from markupsafe import Markup
 
 from ._map import FINDINGS, Map, MapNode, label, map_of
