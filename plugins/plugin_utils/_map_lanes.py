@@ -15,7 +15,7 @@ from ._canvas import FONT, Canvas, width_of
 from ._map import MISSING, UNKNOWN, Map, MapNode, Route, label
 from ._map_fold import end_of
 
-MOST_NODES, MOST_LANES, MOST_PODS = 4, 48, 6
+MOST_PODS = 6
 LANE, LINE, PAD, GAP = 31, 16, 12, 56
 NARROWEST, WIDEST = 200, 300
 NAME = 13
@@ -27,10 +27,6 @@ class Line(NamedTuple):
     text: str
     kind: str = ""
     size: float = FONT
-
-
-def fits_in_lanes(found: Map) -> bool:
-    return len(found.nodes) <= MOST_NODES and sum(len(n.routes) for n in found.nodes) <= MOST_LANES
 
 
 def draw_lanes(found: Map) -> Markup:
