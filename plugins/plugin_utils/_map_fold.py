@@ -57,6 +57,7 @@ class Bundle(NamedTuple):
     state: str
     sources: Tuple[str, ...]
     targets: Tuple[str, ...]  # the nodes that they lead to, or should; "" is elsewhere
+    owners: Tuple[str, ...]  # the nodes whose pods they are about
     text: str
 
 
@@ -83,7 +84,7 @@ def pieces(found: Map) -> Tuple[Piece, ...]:
     """The nodes of a small map; of a large one, those that a finding is about, and groups of the others by their network."""
     if len(found.nodes) <= MOST_NODES:
         return tuple(_alone(n) for n in found.nodes)
-    about = [name for b in bundles(found.findings) for names in (b.targets, b.sources) if len(names) == 1 for name in names if name]
+    about = [name for b in bundles(found.findings) for names in (b.targets, b.sources, b.owners) if len(names) == 1 for name in names if name]
     # What many nodes lack is about what they lack, so they stay in their groups.
     alone = set(list(dict.fromkeys(about))[:MOST_ALONE])
     return tuple(_alone(n) for n in found.nodes if n.name in alone) + groups([n for n in found.nodes if n.name not in alone])
@@ -141,14 +142,14 @@ def _keys(route: Route) -> Iterable[Tuple[str, ...]]:
 
 
 def _single(route: Route) -> Bundle:
-    return Bundle(route.state, (route.source,), (end_of(route),), label(route))
+    return Bundle(route.state, (route.source,), (end_of(route),), (route.target,), label(route))
 
 
 def _bundle(routes: Sequence[Route], of_one_source: bool) -> Bundle:
     sources = tuple(dict.fromkeys(r.source for r in routes))
     targets = tuple(dict.fromkeys(end_of(r) for r in routes))
     text = "%d routes %s" % (len(routes), routes[0].state) if of_one_source else label(routes[0])
-    return Bundle(routes[0].state, sources, targets, text)
+    return Bundle(routes[0].state, sources, targets, tuple(dict.fromkeys(r.target for r in routes)), text)
 
 
 def _alone(node: MapNode) -> Piece:

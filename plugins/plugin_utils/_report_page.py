@@ -14,16 +14,17 @@ __metaclass__ = type
 import base64
 import hashlib
 import os
-import unicodedata
 from typing import Any, Dict, Iterator, List, Mapping, Tuple
 from urllib.parse import quote
 
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from markupsafe import Markup
 
+from ._canvas import visible
 from ._map import FINDINGS, Map, MapNode, label, map_of
 from ._map_mermaid import mermaid_of
 from ._map_svg import svg
+from ._reachability import reachability_of
 from ._text_diff import Part, sides
 
 TEMPLATES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "templates")
@@ -43,7 +44,7 @@ def page(report: Mapping[str, Any]) -> str:
     found = map_of(report)
     style, script = _file("drift.css"), _file("drift.js")
     differences, left_out = _differences(report)
-    diagram = _visible(mermaid_of(found))
+    diagram = visible(mermaid_of(found))
     text = (
         _environment()
         .get_template("drift.html.j2")
@@ -64,7 +65,7 @@ def page(report: Mapping[str, Any]) -> str:
             findings=_counts(found),
             mermaid=diagram,
             mermaid_link="data:text/plain;charset=utf-8," + quote(diagram),
-            reachability=_reachability(report),
+            reachability=reachability_of(report),
         )
     )
     return text.encode("utf-8", "replace").decode("utf-8")
@@ -77,7 +78,7 @@ def _environment() -> Environment:
         undefined=ChainableUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: value if isinstance(value, Markup) else _visible(value),
+        finalize=lambda value: value if isinstance(value, Markup) else visible(value),
     )
 
 
@@ -88,16 +89,6 @@ def _file(name: str) -> str:
 
 def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _visible(value: Any) -> str:
-    """Text in which nothing hides: neither control characters nor what turns the direction of the rest."""
-    text = "" if value is None else str(value)
-    return text if text.isascii() and text.isprintable() else "".join(c if c in "\n\t" or not _hides(c) else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def _hides(char: str) -> bool:
-    return unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn")
 
 
 def _totals(report: Mapping[str, Any]) -> List[Tuple[str, str, int]]:
@@ -122,7 +113,7 @@ def _differences(report: Mapping[str, Any]) -> Tuple[List[Dict[str, Any]], int]:
             before = after = ""
             short = True
         room -= len(before) + len(after)
-        shown: Tuple[List[Part], List[Part]] = ([], []) if problem else sides(_visible(before), _visible(after))
+        shown: Tuple[List[Part], List[Part]] = ([], []) if problem else sides(visible(before), visible(after))
         rows.append(
             {
                 "host": str(host.get("name", "")),
@@ -168,7 +159,3 @@ def _host(node: MapNode) -> Dict[str, Any]:
 def _counts(found: Map) -> List[Tuple[str, int]]:
     states = [r.state for r in found.findings]
     return [(state, states.count(state)) for state in FINDINGS]
-
-
-def _reachability(report: Mapping[str, Any]) -> Dict[str, Any]:
-    return {}

@@ -17,9 +17,14 @@ MOST_WORDS, MOST_LINES = 400, 400
 _WORDS = re.compile(r"\s+|[\w.:/-]+|.", re.DOTALL)
 
 
+# Of so many lines that are the same, those in the middle are left out.
+SAME, AROUND = 9, 2
+
+
 class Part(NamedTuple):
     text: str
     differs: bool
+    left_out: int = 0  # the number of lines that stand here on both sides, instead of a text
 
 
 Sides = Tuple[List[Part], List[Part]]
@@ -46,8 +51,19 @@ def _compared(before: Sequence[str], after: Sequence[str]) -> Sides:
     left: List[Part] = []
     right: List[Part] = []
     for tag, i1, i2, j1, j2 in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
-        if i2 > i1:
-            left.append(Part("".join(before[i1:i2]), tag != "equal"))
-        if j2 > j1:
-            right.append(Part("".join(after[j1:j2]), tag != "equal"))
+        if tag == "equal":
+            same = _shortened("".join(before[i1:i2]))
+            left += same
+            right += same
+            continue
+        left += _whole("".join(before[i1:i2]), True)
+        right += _whole("".join(after[j1:j2]), True)
     return left, right
+
+
+def _shortened(same: str) -> List[Part]:
+    lines = same.splitlines(True)
+    if len(lines) <= SAME:
+        return [Part(same, False)]
+    middle = len(lines) - 2 * AROUND
+    return [Part("".join(lines[:AROUND]), False), Part("", False, middle), Part("".join(lines[-AROUND:]), False)]
