@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import copy
-
 WHEN = "2026-11-27T02:22:30Z"
 GUIDE = ("k8s-guide-control-plane", "k8s-guide-worker", "k8s-guide-worker2")
 
@@ -266,5 +264,19 @@ def large(n=50):
     return report
 
 
-def copied(report):
-    return copy.deepcopy(report)
+# What a host in the wrong hands could call itself, its pods and its rules.
+HOSTILE = "</script></style></title><img src=x onerror=alert(1)>\"'`&amp;{{ 7*7 }}{% raw %}]]>--><svg onload=alert(2)>|]})%% end\u202e\x00\x1b\ud800\n- x"
+
+
+def everywhere(report, text):
+    """``report`` with ``text`` behind every text in it that is no address or state."""
+    kept = ("status", "verdict", "state", "ip", "dst", "via", "type", "node_ips", "pod_cidrs", "missing", "generated")
+
+    def poisoned(value, key=""):
+        if isinstance(value, dict):
+            return {k: poisoned(v, k) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [poisoned(v, key) for v in value]
+        return value + text if isinstance(value, str) and key not in kept else value
+
+    return poisoned(report)

@@ -126,6 +126,10 @@ def _network(text: str) -> Optional[Network]:
         return None  # "default", or nothing that is a destination
 
 
+def _holds(outer: Network, inner: Network) -> bool:
+    return outer.version == inner.version and inner.subnet_of(outer)  # type: ignore[arg-type]
+
+
 def _family(text: str) -> int:
     return 6 if ":" in text else 4
 
@@ -145,7 +149,7 @@ class _Book:
             for cidr in cidrs:
                 self.owner[cidr] = name
                 self.wanted[cidr] = next((ip for ip in ips if _family(ip) == _family(cidr)), "")
-        self.addresses = [ipaddress.ip_address(ip) for ip in self.at if _network(ip)]
+        self.addresses = [network for network in map(_network, self.at) if network]
         self.networks = [(network, cidr) for cidr in self.owner for network in [_network(cidr)] if network]
 
     def node(self, entry: Tuple[str, Tuple[str, ...], Tuple[str, ...]], host: Optional[Mapping[str, Any]]) -> MapNode:
@@ -166,16 +170,13 @@ class _Book:
             return ()
         return tuple(Route(name, c, self.owner[c], UNKNOWN, "", self.wanted[c], "", "not looked at") for c in wanted)
 
-    def within(self, dst: Network) -> List[str]:
-        """The pod CIDRs that ``dst`` lies in."""
-        return [cidr for network, cidr in self.networks if network.version == dst.version and dst.subnet_of(network)]  # type: ignore[arg-type]
-
 
 class _Look:
     """A look at the routes of one node."""
 
     def __init__(self, book: _Book, name: str, own: Sequence[str], host: Mapping[str, Any], info: Mapping[str, Any]) -> None:
         self.book, self.name, self.own = book, name, set(own)
+        self.own_networks = [n for n in map(_network, own) if n]
         self.at: Dict[str, List[Mapping[str, Any]]] = {}
         for route in info["routes"]:
             self.at.setdefault(str(route.get("dst", "")), []).append(route)
@@ -203,6 +204,8 @@ class _Look:
     def _peer(self, cidr: str, routes: List[Mapping[str, Any]], found: List[Route]) -> Route:
         """What becomes of packets to the pods ``cidr``. Routes that the kernel does not come to are added to ``found``."""
         wanted = self.book.wanted[cidr]
+        if len(routes) == 1 and routes[0].get("ours") and routes[0].get("via") == wanted and routes[0].get("type", "unicast") == "unicast":
+            return self._route(cidr, RIGHT, wanted, "")  # all but a few; there may be a million
         if not routes:
             if cidr not in self.named and not self._on_link(wanted):
                 return self._route(cidr, UNKNOWN, "", "not on-link, left to the network")
@@ -225,17 +228,17 @@ class _Look:
     def _other(self, route: Mapping[str, Any]) -> Optional[Route]:
         """A route to anything else than a peer's pod CIDR; None if it is none of the map's business."""
         dst, via = str(route.get("dst", "")), str(route.get("via") or "")
-        network = _network(dst)
         if route.get("ours"):
             if self.name not in self.book.known:
-                right = via and self.book.at.get(via) == self.book.owner.get(dst)
+                right = dst in self.book.owner and self.book.at.get(via) == self.book.owner[dst]
                 return self._route(dst, RIGHT if right else UNKNOWN, via, "" if right else "there is no node table")
             return self._route(dst, WRONG, via, "its own pods" if dst in self.own else "of no node")
-        if network is None or network.prefixlen == 0 or any(a in network for a in self.book.addresses if a.version == network.version):
-            return None  # how peers are reached, not pods
-        within = self.book.within(network)
-        if not via and self.own.intersection(within):
+        network = _network(dst)
+        if network is None or not via and any(_holds(own, network) for own in self.own_networks):
             return None  # a pod of its own
+        if network.prefixlen == 0 or any(_holds(network, address) for address in self.book.addresses):
+            return None  # how peers are reached, not pods
+        within = [cidr for outer, cidr in self.book.networks if _holds(outer, network)]
         text = _made_by(route) + (", within the pods of %s" % self.book.owner[within[0]] if within and dst not in within else "")
         return self._route(dst, FOREIGN, via, text, self.book.owner[within[0]] if within else "")
 
@@ -245,7 +248,7 @@ class _Look:
     def _on_link(self, address: str) -> bool:
         """Whether ``address`` is in a network of one of its interfaces, as far as is known."""
         network = _network(address) if address else None
-        return not self.links or network is None or any(network.version == link.version and network.subnet_of(link) for link in self.links)  # type: ignore[arg-type]
+        return not self.links or network is None or any(_holds(link, network) for link in self.links)
 
 
 def _made_by(route: Mapping[str, Any]) -> str:
