@@ -11,14 +11,14 @@ from typing import Dict, List, NamedTuple, Tuple
 
 from markupsafe import Markup
 
-from ._canvas import FONT, Canvas, width_of
+from ._canvas import Canvas, width_of
 from ._map import MISSING, Map, MapNode, Route, label
 from ._map_fold import end_of
 
 MOST_PODS = 6
-LANE, LINE, PAD, GAP = 31, 16, 12, 56
-NARROWEST, WIDEST = 200, 300
-NAME = 13
+LANE, LINE, PAD, GAP = 32, 17, 12, 50
+NARROWEST, WIDEST = 210, 320
+FONT, NAME = 12, 14
 
 
 class Line(NamedTuple):
@@ -46,7 +46,7 @@ def draw_lanes(found: Map) -> Markup:
         at[name] = x + width / 2
         places.append((x, width))
         x += width + GAP
-    bottom = height + 26 + LANE * len(routes) + 8 * len(found.nodes)
+    bottom = height + 16 + LANE * len(routes) + 8 * (len(found.nodes) - 1)
     for center in at.values():
         canvas.line([(center, height), (center, bottom)], "life")
     for (left, width), (_name, lines, kind) in zip(places, cards):
@@ -83,8 +83,8 @@ def _lane(canvas: Canvas, route: Route, start: float, end: float, y: float) -> N
     text = label(route)
     if route.state not in text:
         text = "%s: %s" % (route.state, text) if route.state != "right" else text
-    left = start + 12 if end > start else max(start - 12 - 14 - width_of(text), 4)
+    left = start + 12 if end > start else max(start - 12 - 14 - width_of(text, FONT), 4)
     canvas.symbol(left + 4, y - 11, route.state)
-    canvas.text(left + 14, y - 7, text, "halo on " + route.state)
+    canvas.text(left + 14, y - 7, text, "halo on " + route.state, size=FONT)
     if route.state == MISSING:
         canvas.symbol(end + (-20 if end > start else 20), y, route.state)

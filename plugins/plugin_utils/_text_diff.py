@@ -17,8 +17,8 @@ MOST_WORDS, MOST_LINES = 400, 400
 _WORDS = re.compile(r"\s+|[\w.:/-]+|.", re.DOTALL)
 
 
-# Of so many lines that are the same, those in the middle are left out.
-SAME, AROUND = 9, 2
+# Of lines that are the same, these beside a difference are shown, and the others are left out if they are so many.
+AROUND, LEFT_OUT = 2, 4
 
 
 class Part(NamedTuple):
@@ -52,7 +52,7 @@ def _compared(before: Sequence[str], after: Sequence[str]) -> Sides:
     right: List[Part] = []
     for tag, i1, i2, j1, j2 in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         if tag == "equal":
-            same = _shortened("".join(before[i1:i2]))
+            same = _shortened("".join(before[i1:i2]), i1 > 0 or j1 > 0, i2 < len(before) or j2 < len(after))
             left += same
             right += same
             continue
@@ -61,9 +61,11 @@ def _compared(before: Sequence[str], after: Sequence[str]) -> Sides:
     return left, right
 
 
-def _shortened(same: str) -> List[Part]:
+def _shortened(same: str, follows: bool, precedes: bool) -> List[Part]:
+    """What is the same: of many lines only those beside a difference, which it ``follows`` or ``precedes``."""
     lines = same.splitlines(True)
-    if len(lines) <= SAME:
+    head, tail = AROUND * follows, len(lines) - AROUND * precedes
+    if tail - head < LEFT_OUT:
         return [Part(same, False)]
-    middle = len(lines) - 2 * AROUND
-    return [Part("".join(lines[:AROUND]), False), Part("", False, middle), Part("".join(lines[-AROUND:]), False)]
+    parts = _whole("".join(lines[:head]), False), [Part("", False, tail - head)], _whole("".join(lines[tail:]), False)
+    return [part for found in parts for part in found]

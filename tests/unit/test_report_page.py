@@ -179,10 +179,13 @@ def test_what_differs_is_marked(before, after, left, right):
         assert lines == text.count("\n")
 
 
-def test_the_middle_of_what_is_the_same_is_left_out():
+def test_what_is_the_same_far_from_a_difference_is_left_out():
     left, right = sides(CONFLIST.replace("1500", "1400"), CONFLIST)
     assert [p.text for p in left if p.differs] == ["1400"] and [p.text for p in right if p.differs] == ["1500"]
-    assert [p.left_out for p in left if p.left_out] == [p.left_out for p in right if p.left_out] == [6]
+    for parts in (left, right):
+        assert [(p.left_out, p.text.count("\n")) for p in parts] == [(6, 0), (0, 1), (0, 0), (0, 2), (8, 0)]
+    whole = sides("a\n" * 9 + "b", "a\n" * 9 + "c")[0]
+    assert [(p.left_out, p.text) for p in whole] == [(7, ""), (0, "a\na\n"), (0, "b")]
 
 
 @pytest.mark.parametrize("size, form", [(3, "rows"), (8, "rows"), (9, "drawing"), (60, "drawing"), (61, "neither")])
