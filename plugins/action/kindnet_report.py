@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 # By the names under which the roles keep the results of their tasks, in the order of a run.
 REGISTERED = {
-    "__kindnet_info": "kindnet_host_info",
+    "__kindnet_info": "kindnet_info",
     "__kindnet_host": "kindnet_host_info",
-    "__kindnet_packages_predicted": "packages",
-    "__kindnet_pyroute2_predicted": "pyroute2",
+    "__kindnet_packages_predicted": _report.PACKAGES,
+    "__kindnet_pyroute2_predicted": _report.PYROUTE2,
     "__kindnet_archive": "cni_plugin_archive",
     "__kindnet_archives_removed": "cni_plugin_archive",
     "__kindnet_sysctl": "kindnet_sysctl",
@@ -66,8 +66,7 @@ class ActionModule(ActionBase):
             return result
         report = self._report(args, variables)
         folder = _report_files.folder_of(variables.get("ansible_inventory_sources") or (), args["report_dir"])
-        lines = ["%s: %s" % (host["name"], host["line"]) for host in report["hosts"]]
-        lines.append(_report.summary(report))
+        lines = _report.lines_of(report)
         try:
             files = _report_files.write(folder, report)
             lines.append("The report: %s" % ", ".join(files))
@@ -105,26 +104,16 @@ class ActionModule(ActionBase):
                 nodes = [dict(values, name=node) for node, values in table["nodes"].items()]
             for variable, module in REGISTERED.items():
                 if variable in kept:
-                    found.append(_report.Found(_report.CONCERN_OF[module], kept[variable]))
-            looked.append(_report.Looked(name, found, EXPECTED, info_of(kept.get("__kindnet_info"))))
-        hosts = [_report.host_of(h, check_mode=True) for h in looked]
+                    found.append(_report.Found(_report.CONCERN_OF.get(module, module), kept[variable]))
+            looked.append(_report.Looked(name, found, EXPECTED, _report.info_of(kept.get("__kindnet_info"))))
         run = _report.Run(
             playbook=args["playbook"],
-            check_mode=True,
             cluster_name=args["cluster_name"],
             generated=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             limit=str(variables.get("ansible_limit") or ""),
             nodes=nodes,
         )
-        return _report.report_of(run, hosts)
-
-
-def info_of(result: Any) -> Optional[Dict[str, Any]]:
-    """What kindnet_info returned, without what Ansible says of the task."""
-    if not isinstance(result, dict) or "node_name" not in result or result.get("failed"):
-        return None
-    left_out = ("changed", "failed", "invocation", "warnings", "deprecations", "diff", "ansible_facts")
-    return {k: v for k, v in result.items() if k not in left_out and not k.startswith("_ansible")}
+        return _report.report_of(run, looked)
 
 
 def ended(verdict: Mapping[str, Any]) -> Dict[str, Any]:

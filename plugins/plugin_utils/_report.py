@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a run found out about each host, as one report. Pure; its form is docs/drift.schema.json.
 
-One thing that is not as wanted is one difference. A concern's change to the recorded state is a difference too, since until it is made the passes
-keep an older state true; whatever many concerns would record, it is one file, and one difference.
+One thing that is not as wanted is one difference. Two things take several changes to put right, and are one all the same: the recorded state, of which
+each concern has its section, and the version of the code, whose folder comes, is switched to, and the old one's goes.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ __metaclass__ = type
 
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+from ..module_utils._code_folder import LIBRARY
 from ..module_utils._desired import FILE as DESIRED
+from ..module_utils._installation import CURRENT
 from ..module_utils._reconcile import VERSION
+from ._cross_checks import cross_checks
 
 SCHEMA = 1
 RECORD = "record"  # the concern of what would be recorded
@@ -26,8 +29,7 @@ NAMED = 5  # things that a line names; further ones are counted
 CONCERN_OF = {
     "kindnet_node_table": "node_table",
     "kindnet_host_info": "host",
-    "packages": "packages",
-    "pyroute2": "packages",
+    "kindnet_info": "host",
     "kindnet_sysctl": "sysctl",
     "cni_plugin_archive": "cni_archive",
     "cni_plugin_links": "cni_plugins",
@@ -38,6 +40,7 @@ CONCERN_OF = {
     "kindnet_route": "routes",
     "cni_allocations": "allocations",
 }
+PACKAGES, PYROUTE2 = "packages", "pyroute2"  # concerns of tasks that are not our modules'
 
 
 class Found(NamedTuple):
@@ -53,29 +56,29 @@ class Looked(NamedTuple):
     name: str
     found: Sequence[Found] = ()
     expected: Sequence[str] = ()  # concerns of which at least one task has to have run, or the host was not looked at
-    info: Optional[Mapping[str, Any]] = None
+    info: Optional[Mapping[str, Any]] = None  # what kindnet_info returned
+    check_mode: bool = True
 
 
 class Run(NamedTuple):
     """What is true of all hosts."""
 
     playbook: str
-    check_mode: bool
     cluster_name: str
     generated: str  # ISO 8601, UTC
     limit: str = ""
     nodes: Sequence[Mapping[str, Any]] = ()
-    cross_host: Sequence[Mapping[str, Any]] = ()
+    exit_code: Optional[int] = None  # that of ansible-playbook, if it is not the report that makes it
     reachability: Optional[Mapping[str, Any]] = None
 
 
-def report_of(run: Run, hosts: Sequence[Mapping[str, Any]], exit_code: Optional[int] = None) -> Dict[str, Any]:
-    """The report.
-
-    :param hosts: what :func:`host_of` made of each.
-    :param exit_code: that of ansible-playbook, if it is not this report's verdict that makes it.
-    """
-    entries = [with_line(dict(h), run.cross_host) for h in hosts]
+def report_of(run: Run, looked: Sequence[Looked]) -> Dict[str, Any]:
+    """The report."""
+    entries = [host_of(host) for host in looked]
+    nodes = [dict(n) for n in run.nodes]
+    together = cross_checks(nodes, entries)
+    for entry in entries:
+        add_line(entry, together)
     counted = {status: len([e for e in entries if e["status"] == status]) for status in STATUSES}
     # What a run has changed is as wanted now.
     verdict = next((status for status in (UNREACHABLE, FAILED, DRIFTED) if counted[status]), IN_SYNC)
@@ -84,30 +87,31 @@ def report_of(run: Run, hosts: Sequence[Mapping[str, Any]], exit_code: Optional[
         "generator": "kindnet.host %s" % VERSION,
         "generated": run.generated,
         "playbook": run.playbook,
-        "check_mode": run.check_mode,
+        "check_mode": all(host.check_mode for host in looked),
         "limit": run.limit,
         "cluster_name": run.cluster_name,
         "verdict": verdict,
-        "exit_code": {IN_SYNC: 0, UNREACHABLE: 4}.get(verdict, 2) if exit_code is None else exit_code,
+        "exit_code": {IN_SYNC: 0, UNREACHABLE: 4}.get(verdict, 2) if run.exit_code is None else run.exit_code,
         "totals": dict(
             counted,
             hosts=len(entries),
             differences=sum(len(e["differences"]) + e["differences_left_out"] for e in entries),
             problems=sum(len(e["problems"]) for e in entries),
-            cross_host=len(run.cross_host),
+            cross_host=len(together),
         ),
-        "nodes": [dict(n) for n in run.nodes],
+        "nodes": nodes,
         "hosts": entries,
-        "cross_host": [dict(c) for c in run.cross_host],
+        "cross_host": together,
         "reachability": run.reachability,
     }
 
 
-def host_of(looked: Looked, check_mode: bool) -> Dict[str, Any]:
-    """The report's entry for a host, before it is known what hosts together are not right in."""
+def host_of(looked: Looked) -> Dict[str, Any]:
+    """The report's entry for a host, before it is known what is not right of hosts together."""
+    check_mode = looked.check_mode
     found = [Found(f.concern, result) for f in looked.found for result in each(f.result)]
     problems = unique({"concern": f.concern, "subject": p["subject"], "message": p["message"]} for f in found for p in f.result.get("problems") or ())
-    differences = differences_of(found)
+    differences = as_one(differences_of(found))
     if not check_mode:
         # What could not be done is told once, by its problem.
         failed = {p["subject"] for p in problems}
@@ -144,6 +148,14 @@ def host_of(looked: Looked, check_mode: bool) -> Dict[str, Any]:
     }
 
 
+def info_of(result: Any) -> Optional[Dict[str, Any]]:
+    """What kindnet_info returned, without what Ansible says of the task."""
+    if not isinstance(result, Mapping) or "node_name" not in result or result.get("failed"):
+        return None
+    left_out = ("changed", "failed", "invocation", "warnings", "deprecations", "diff", "ansible_facts")
+    return {k: v for k, v in result.items() if k not in left_out and not k.startswith("_ansible")}
+
+
 def each(result: Mapping[str, Any]) -> List[Mapping[str, Any]]:
     """The results of a loop's items, or the one there is."""
     items = result.get("results")
@@ -170,12 +182,10 @@ def differences_of(found: Sequence[Found]) -> List[Dict[str, str]]:
     """What each concern would change, or has; what all of them would record, as one."""
     differences: List[Dict[str, str]] = []
     recorded: List[Tuple[str, Mapping[str, Any]]] = []
+    missing: Sequence[str] = ()
     for concern, result in found:
-        changes = [c for c in result.get("changes") or () if isinstance(c, Mapping)]
-        if not changes and result.get("changed") and not (result.get("skipped") or result.get("failed")):
-            # Somebody has hidden the result (no_log), or it is of an older release.
-            changes = [{"subject": concern, "action": "replace", "reason": str(result.get("censored") or result.get("msg") or "not told")}]
-        for change in changes:
+        missing = result.get("missing_packages") or missing
+        for change in changes_of(concern, result, missing):
             if change.get("subject") == DESIRED:
                 recorded.append((concern, change))
             else:
@@ -195,6 +205,26 @@ def differences_of(found: Sequence[Found]) -> List[Dict[str, str]]:
     return unique(differences, ("concern", "subject", "action"))
 
 
+def changes_of(concern: str, result: Mapping[str, Any], missing_packages: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+    """The changes that a task tells of, or those that it is known to make."""
+    changes: Sequence[Mapping[str, Any]] = result.get("changes") or ()
+    if changes or not result.get("changed") or result.get("failed"):
+        return changes
+    if concern == PACKAGES and missing_packages:
+        return [{"subject": "package %s" % name, "action": "add", "after": "installed", "reason": "missing"} for name in missing_packages]
+    if concern == PYROUTE2:
+        return [{"subject": "%s/pyroute2" % LIBRARY, "action": "add", "after": "unpacked", "reason": "this host has no usable pyroute2"}]
+    # Hidden (no_log)
+    return [{"subject": concern, "action": "replace", "reason": str(result.get("censored") or result.get("msg") or "not told")}]
+
+
+def as_one(differences: List[Dict[str, str]]) -> List[Dict[str, str]]:
+    """Folders of code come and go because another version is switched to."""
+    if not any(d["subject"] == CURRENT for d in differences):
+        return differences
+    return [d for d in differences if d["subject"] == CURRENT or d["action"] == "replace" or not d["subject"].startswith(LIBRARY + "/")]
+
+
 def unique(rows: Any, keys: Sequence[str] = ()) -> List[Dict[str, str]]:
     """The rows without those that say the same again, as a task that ran twice makes them."""
     kept: Dict[Tuple[str, ...], Dict[str, str]] = {}
@@ -203,13 +233,12 @@ def unique(rows: Any, keys: Sequence[str] = ()) -> List[Dict[str, str]]:
     return list(kept.values())
 
 
-def with_line(host: Dict[str, Any], cross_host: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
-    """The entry with its line. A host that is not right together with others is not in sync."""
+def add_line(host: Dict[str, Any], cross_host: Sequence[Mapping[str, Any]]) -> None:
+    """Complete the entry. A host that is not right together with others is not in sync."""
     together = [c for c in cross_host if host["name"] in c["hosts"] or not c["hosts"]]
     if together and host["status"] == IN_SYNC:
         host["status"] = DRIFTED
     host["line"] = line_of(host, together)
-    return host
 
 
 def line_of(host: Mapping[str, Any], together: Sequence[Mapping[str, Any]]) -> str:
@@ -235,6 +264,13 @@ def counted(word: str, rows: Sequence[Mapping[str, Any]], further: int = 0, plur
         return ""
     names = [r["subject"] for r in rows[:NAMED]]
     return "%d %s: %s" % (number, word if number == 1 else plural or word + "s", ", ".join(names + (["..."] if number > len(names) else [])))
+
+
+def lines_of(report: Mapping[str, Any]) -> List[str]:
+    """What the screen shows: a line for each host, for what is not right of several together, and one for all."""
+    lines = ["%s: %s" % (host["name"], host["line"]) for host in report["hosts"]]
+    lines += [" ".join(("%s: %s: %s" % (", ".join(c["hosts"]), c["subject"], c["message"])).split()) for c in report["cross_host"]]
+    return [*lines, summary(report)]
 
 
 def summary(report: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
-from typing import Any, Dict, Iterable, Iterator, List, Mapping
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping
 
 from ..module_utils import _files
 from ..module_utils._errors import KindnetError
@@ -29,25 +29,26 @@ def folder_of(sources: Iterable[str], explicit: str = "") -> str:
     return os.path.join(folders[0] if folders else os.getcwd(), os.path.expanduser(explicit or NAME))
 
 
+RENDERERS: Dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "drift.json": lambda report: json.dumps(report, indent=2, ensure_ascii=False) + "\n",
+    "drift.xml": junit,
+    "drift.html": page,
+}
+
+
 def write(folder: str, report: Mapping[str, Any]) -> List[str]:
     """Write the files, each whole or not at all; their paths."""
-    contents: Dict[str, str] = {
-        # The page is for people and may be long in the making; what programs read comes first.
-        "drift.json": json.dumps(report, indent=2, ensure_ascii=False) + "\n",
-        "drift.xml": junit(report),
-        "drift.html": page(dict(report)),
-    }
-    paths = [os.path.join(folder, name) for name in contents]
+    contents = {os.path.join(folder, name): render(report).encode("utf-8", "replace") for name, render in RENDERERS.items()}
     try:
         _files.make_folder(folder)
         with locked(folder):
-            for path, content in zip(paths, contents.values()):
-                _files.write_atomic(path, content.encode("utf-8", "replace"))
+            for path, content in contents.items():
+                _files.write_atomic(path, content)
     except KindnetError as e:
         raise cannot_be_written(folder, "%s: %s" % (e.field, e.value))
     except OSError as e:
         raise cannot_be_written(folder, "%s: %s" % (e.filename or folder, e.strerror))
-    return paths
+    return list(contents)
 
 
 @contextlib.contextmanager
