@@ -244,9 +244,9 @@ def add_line(host: Dict[str, Any], cross_host: Sequence[Mapping[str, Any]]) -> N
 def line_of(host: Mapping[str, Any], together: Sequence[Mapping[str, Any]]) -> str:
     """A host's line on the screen, without its name: what is wrong, how many and which."""
     parts = [
-        counted("difference", host["differences"], host["differences_left_out"]),
+        counted("change" if host["status"] == CHANGED else "difference", host["differences"], host["differences_left_out"]),
         counted("problem", host["problems"]),
-        counted("finding with other hosts", together, plural="findings with other hosts"),
+        counted("cross-host finding", together),
     ]
     what = "; ".join(p for p in parts if p)
     if host["status"] in (FAILED, UNREACHABLE):
@@ -257,13 +257,17 @@ def line_of(host: Mapping[str, Any], together: Sequence[Mapping[str, Any]]) -> s
     return "%s, %s" % (host["status"], what)
 
 
-def counted(word: str, rows: Sequence[Mapping[str, Any]], further: int = 0, plural: str = "") -> str:
+def counted(word: str, rows: Sequence[Mapping[str, Any]], further: int = 0) -> str:
     """Such as "2 differences: route 10.244.1.0/24, kindnet-reconcile.timer"; "" if there is none."""
     number = len(rows) + further
     if not number:
         return ""
     names = [r["subject"] for r in rows[:NAMED]]
-    return "%d %s: %s" % (number, word if number == 1 else plural or word + "s", ", ".join(names + (["..."] if number > len(names) else [])))
+    return "%s: %s" % (number_of(word, number), ", ".join(names + (["..."] if number > len(names) else [])))
+
+
+def number_of(word: str, number: int) -> str:
+    return "%d %s" % (number, word if number == 1 else word + "s")
 
 
 def lines_of(report: Mapping[str, Any]) -> List[str]:
@@ -278,9 +282,9 @@ def summary(report: Mapping[str, Any]) -> str:
     totals = report["totals"]
     words = ["%d %s" % (totals[s], s.replace("_", " ")) for s in STATUSES if totals[s]]
     found = [
-        "%d %s" % (totals[key], word if totals[key] == 1 else word + "s")
+        number_of(word, totals[key])
         for key, word in (("differences", "difference"), ("problems", "problem"), ("cross_host", "cross-host finding"))
         if totals[key]
     ]
     limited = " (limited to %s)" % report["limit"] if report["limit"] else ""
-    return "%d hosts%s: %s" % (totals["hosts"], limited, "; ".join(part for part in (", ".join(words), ", ".join(found)) if part))
+    return "%s%s: %s" % (number_of("host", totals["hosts"]), limited, "; ".join(part for part in (", ".join(words), ", ".join(found)) if part))
