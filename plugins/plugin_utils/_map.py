@@ -126,6 +126,12 @@ def _network(text: str) -> Optional[Network]:
         return None  # "default", or nothing that is a destination
 
 
+def _told(info: Mapping[str, Any]) -> bool:
+    """Whether a host said what its routes are. If they could not be read, that is a note and no route."""
+    routes = info.get("routes")
+    return bool(routes) or routes is not None and not any(str(note).startswith("routes: ") for note in info.get("notes") or ())
+
+
 def _holds(outer: Network, inner: Network) -> bool:
     return outer.version == inner.version and inner.subnet_of(outer)  # type: ignore[arg-type]
 
@@ -159,7 +165,7 @@ class _Book:
         status = str(host.get("status", "")) if host else ""
         # Without a table, hosts' own words are all there is, and no route is wanted for certain.
         wanted = [c for c in self.owner if self.owner[c] != name and self.owner[c] in self.known] if name in self.known else []
-        if info.get("routes") is None:
+        if not _told(info):
             return MapNode(name, ips, cidrs, status, False, pods, self._not_looked_at(name, wanted), 0, len(wanted))
         look = _Look(self, name, cidrs, host or {}, info)
         found, right = look.routes(wanted)
@@ -214,6 +220,9 @@ class _Look:
         found.extend(self._route(cidr, FOREIGN, str(r.get("via") or ""), _made_by(r)) for r in routes[1:] if not r.get("ours"))
         route = routes[0]
         via, kind = str(route.get("via") or ""), str(route.get("type") or "unicast")
+        shares = [str(r.get("via") or "") for r in routes[1:] if r.get("ours") and route.get("ours") and r.get("metric") == route.get("metric")]
+        if shares:  # each next hop of a multipath route is told as one route
+            return self._route(cidr, WRONG, via, "and via %s" % ", ".join(shares))
         if not route.get("ours"):
             same = via == wanted and kind == "unicast"
             return self._route(cidr, FOREIGN, via, _made_by(route) + (", and right" if same else ", in the way of ours" if len(routes) > 1 else ""))

@@ -94,15 +94,16 @@ def _hash(text: str) -> str:
 def _totals(report: Mapping[str, Any]) -> List[Tuple[str, str, int]]:
     """The status that a total is of, or "", what to call it, and the number."""
     totals = report.get("totals") or {}
-    names = [("", "hosts", "hosts"), *((s, s, t) for s, t in STATUSES.items()), ("", "differences", "differences"), ("", "cross_host", "between hosts")]
+    names = [("", "hosts", "hosts"), *((s, s, t) for s, t in STATUSES.items())]
+    names += [("", "differences", "differences"), ("", "problems", "problems"), ("", "cross_host", "between hosts")]
     return [(status, text, int(totals.get(key) or 0)) for status, key, text in names]
 
 
 def _differences(report: Mapping[str, Any]) -> Tuple[List[Dict[str, Any]], int]:
-    """A row for each difference and each problem of each host, and how many there was no room for."""
+    """A row for each difference and each problem of each host, and how many there are without one."""
     rows: List[Dict[str, Any]] = []
     room, left_out = MOST_TEXTS, 0
-    for host, item, problem in _items(report):
+    for host, item, action in _items(report):
         if len(rows) == MOST_ROWS:
             left_out += 1
             continue
@@ -113,29 +114,30 @@ def _differences(report: Mapping[str, Any]) -> Tuple[List[Dict[str, Any]], int]:
             before = after = ""
             short = True
         room -= len(before) + len(after)
-        shown: Tuple[List[Part], List[Part]] = ([], []) if problem else sides(visible(before), visible(after))
+        shown: Tuple[List[Part], List[Part]] = ([], []) if action else sides(visible(before), visible(after))
         rows.append(
             {
                 "host": str(host.get("name", "")),
                 "status": str(host.get("status", "")),
                 "concern": str(item.get("concern") or ""),
                 "subject": str(item.get("subject") or ""),
-                "action": "problem" if problem else str(item.get("action") or ""),
+                "told": bool(action),  # in words, instead of before and after
+                "action": action or str(item.get("action") or ""),
                 "before": shown[0],
                 "after": shown[1],
-                "reason": str(item.get("message" if problem else "reason") or ""),
+                "reason": str(item.get("message" if action else "reason") or ""),
                 "short": short,
             }
         )
-    return rows, left_out
+    return rows, left_out + sum(int(host.get("differences_left_out") or 0) for host in report.get("hosts") or ())
 
 
-def _items(report: Mapping[str, Any]) -> Iterator[Tuple[Mapping[str, Any], Mapping[str, Any], bool]]:
+def _items(report: Mapping[str, Any]) -> Iterator[Tuple[Mapping[str, Any], Mapping[str, Any], str]]:
+    """What stands in the table, and what to call it if it is not a difference."""
     for host in report.get("hosts") or ():
-        for item in host.get("problems") or ():
-            yield host, item, True
-        for item in host.get("differences") or ():
-            yield host, item, False
+        for key, action in (("failures", "not looked at"), ("problems", "problem"), ("differences", "")):
+            for item in host.get(key) or ():
+                yield host, item, action
 
 
 def _hosts(report: Mapping[str, Any], found: Map) -> List[Dict[str, Any]]:

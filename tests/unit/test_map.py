@@ -44,6 +44,11 @@ CASES = [
     ("ours leads to another node", [replaced(TO_B, route(TO_B, address(2)))], [(WRONG, "10.244.1.0/24 via 172.18.0.4 (not via 172.18.0.3)")]),
     ("ours is a blackhole", [replaced(TO_B, route(TO_B, "", type="blackhole"))], [(WRONG, "10.244.1.0/24 (blackhole)")]),
     (
+        "ours has a second next hop",
+        [replaced(TO_B, route(TO_B, address(1)), route(TO_B, address(2)))],
+        [(WRONG, "10.244.1.0/24 via 172.18.0.3 (and via 172.18.0.4)")],
+    ),
+    (
         "somebody else's is right",
         [replaced(TO_B, route(TO_B, address(1), protocol="static"))],
         [(FOREIGN, "10.244.1.0/24 via 172.18.0.3 (proto static, and right)")],
@@ -127,6 +132,15 @@ def test_a_host_without_information_has_nothing_right(size):
         assert (node.looked_at, node.right, node.wanted, node.summary) == (False, 0, size - 1, "not looked at")
         assert not [r for r in node.routes if r.state != UNKNOWN]
     assert nodes[0].right == size - 1, "that a peer cannot be reached does not make the route to it wrong"
+
+
+@pytest.mark.parametrize("note, looked_at", [("routes: cannot be told (OSError: no)", False), ("pods: cannot be told (OSError: no)", True)])
+def test_routes_that_could_not_be_read_are_not_missing(note, looked_at):
+    report = report_of(3)
+    report["hosts"][0]["info"].update(routes=[], notes=[note])
+    found = map_of(report)
+    assert found.nodes[0].looked_at == looked_at
+    assert {r.state for r in found.nodes[0].routes} == {MISSING if looked_at else UNKNOWN}
 
 
 def test_a_failed_host_was_looked_at_if_it_gave_its_routes():

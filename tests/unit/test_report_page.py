@@ -10,7 +10,9 @@ import hashlib
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
+import jsonschema
 import pytest
 from ansible_collections.kindnet.host.plugins.plugin_utils import _report_page
 from ansible_collections.kindnet.host.plugins.plugin_utils._canvas import visible
@@ -47,6 +49,14 @@ class Read(HTMLParser):
         return [attrs for tag, attrs in self.elements if tag == "tr" and attrs.get("class") == "row"]
 
 
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "drift.schema.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("report", [guide(), large(50), report_of(0)], ids=["guide", "large", "empty"])
+def test_the_reports_of_these_tests_are_reports(report):
+    jsonschema.validate(report, SCHEMA)
+
+
 def test_what_an_operator_looks_for():
     read = Read(page(guide()))
     for text in (
@@ -72,6 +82,26 @@ def test_a_problem_is_no_change_that_a_run_would_make():
     read = Read(page(report_of(3, [problem])))
     assert len(read.rows()) == 1
     assert "problem route 10.244.9.0/24 is in the way" in read.text
+
+
+def test_what_could_not_be_looked_at_and_what_was_left_out():
+    report = report_of(3, [failed(1, "iptables hangs")])
+    report["hosts"][0]["differences_left_out"] = 7
+    report["limit"] = "rack_a"
+    read = Read(page(report))
+    assert "masq not looked at iptables hangs" in read.text
+    assert "7 more are not on this page." in read.text
+    assert "limited to rack_a" in read.text
+
+
+def test_what_passes_did():
+    report = report_of(3)
+    report["hosts"][0]["info"]["timer"].update(paused_seconds=90, problems=[{"subject": "route 10.244.9.0/24", "message": "is in the way"}])
+    entry = {"at": "2026-11-27T01:02:03Z", "section": "routes", "subject": "route 10.244.1.0/24", "action": "add", "reason": "missing"}
+    report["hosts"][0]["info"]["history"] = [{**entry, "before": "", "after": "via 172.18.0.3 proto 107"}]
+    read = Read(page(report))
+    assert "timer active, paused for 90 s more, last pass success at 2026-11-27T02:22:30Z route 10.244.9.0/24: is in the way" in read.text
+    assert "Repaired 2026-11-27T01:02:03Z add route 10.244.1.0/24, missing" in read.text
 
 
 def test_a_node_that_the_run_was_not_about_is_named():
