@@ -23,7 +23,7 @@ SCHEMA = 1
 RECORD = "record"  # the concern of what would be recorded
 IN_SYNC, CHANGED, DRIFTED, FAILED, UNREACHABLE = "in_sync", "changed", "drifted", "failed", "unreachable"
 STATUSES = (IN_SYNC, CHANGED, DRIFTED, FAILED, UNREACHABLE)  # from good to bad
-NAMED = 5  # things that a line names; further ones are counted
+NAMED = 10  # things that a line names; further ones are counted
 
 # What each module looks after, in the words of desired.json and of the roles.
 CONCERN_OF = {
@@ -76,7 +76,7 @@ def report_of(run: Run, looked: Sequence[Looked]) -> Dict[str, Any]:
     """The report."""
     entries = [host_of(host) for host in looked]
     nodes = [dict(n) for n in run.nodes]
-    together = cross_checks(nodes, entries)
+    together = [c for c in cross_checks(nodes, entries) if not is_told(c, entries)]
     for entry in entries:
         add_line(entry, together)
     counted = {status: len([e for e in entries if e["status"] == status]) for status in STATUSES}
@@ -231,6 +231,13 @@ def unique(rows: Any, keys: Sequence[str] = ()) -> List[Dict[str, str]]:
     for row in rows:
         kept.setdefault(tuple(str(row[k]) for k in keys or sorted(row)), dict(row))
     return list(kept.values())
+
+
+def is_told(finding: Mapping[str, Any], hosts: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether what is found of hosts together is a difference or problem of each of them already."""
+    subject = CURRENT if finding["check"] == "code" else finding["subject"]
+    told = {h["name"] for h in hosts for row in (*h["differences"], *h["problems"]) if row["subject"] == subject or row["subject"].startswith(subject + " ")}
+    return bool(finding["hosts"]) and told.issuperset(finding["hosts"])
 
 
 def add_line(host: Dict[str, Any], cross_host: Sequence[Mapping[str, Any]]) -> None:
