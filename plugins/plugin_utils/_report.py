@@ -39,6 +39,7 @@ CONCERN_OF = {
     "kindnet_reconcile": "reconcile",
     "kindnet_route": "routes",
     "cni_allocations": "allocations",
+    "kindnet_verify": "verify",
 }
 PACKAGES, PYROUTE2 = "packages", "pyroute2"  # concerns of tasks that are not our modules'
 
