@@ -23,6 +23,7 @@ SCHEMA = 1
 RECORD = "record"  # the concern of what would be recorded
 IN_SYNC, CHANGED, DRIFTED, FAILED, UNREACHABLE = "in_sync", "changed", "drifted", "failed", "unreachable"
 STATUSES = (IN_SYNC, CHANGED, DRIFTED, FAILED, UNREACHABLE)  # from good to bad
+UNSEEN = "was not looked at"
 NAMED = 10  # things that a line names; further ones are counted
 
 # What each module looks after, in the words of desired.json and of the roles.
@@ -120,14 +121,16 @@ def host_of(looked: Looked) -> Dict[str, Any]:
     lost = [reason_of(looked.name, f.result) for f in found if f.result.get("unreachable")]
     failures = unique({"concern": f.concern, "message": reason_of(looked.name, f.result)} for f in found if is_failure(f.result))
     looked_at = list(dict.fromkeys(f.concern for f in found if not (f.result.get("unreachable") or f.result.get("skipped") or is_failure(f.result))))
-    if not (lost or failures):
-        failures = [{"concern": c, "message": "was not looked at"} for c in looked.expected if c not in looked_at]
-        if not looked_at and not failures:
-            failures = [{"concern": "host", "message": "was not looked at"}]
+    said = {f["concern"] for f in failures}
+    unseen = [{"concern": c, "message": UNSEEN} for c in looked.expected if c not in looked_at and c not in said]
+    if not (looked_at or failures or unseen):
+        unseen = [{"concern": "host", "message": UNSEEN}]
     if lost:
         status, message = UNREACHABLE, lost[0]
-    elif failures:
-        status, message = FAILED, "\n".join("%s: %s" % (f["concern"], f["message"]) for f in failures)
+    elif failures or unseen:
+        # What was not looked at because of something else is not said in so many words.
+        status, message = FAILED, "\n".join("%s: %s" % (f["concern"], f["message"]) for f in failures or unseen)
+        failures += unseen
     elif problems and not check_mode:
         status, message = FAILED, "\n".join("%s: %s" % (p["subject"], p["message"]) for p in problems)
     else:

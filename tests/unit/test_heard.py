@@ -14,8 +14,8 @@ GOOD = {"changed": False, "changes": [], "problems": []}
 CHANGING = {"changed": True, "changes": [{"subject": "jump", "action": "add", "before": "", "after": "b", "reason": "so"}], "problems": []}
 
 
-def ours(host: str, outcome: str = OK, module: str = "kindnet_masq", check_mode: bool = True, ignored: bool = False) -> Task:
-    return Task(host, outcome, "masq", "Masquerade", module, check_mode, ignored)
+def ours(host: str, outcome: str = OK, module: str = "kindnet_masq", check_mode: bool = True, ignored: bool = False, delegates: Any = ()) -> Task:
+    return Task(host, outcome, "masq", "Masquerade", module, check_mode, ignored, delegates)
 
 
 def other(host: str, outcome: str, ignored: bool = False) -> Task:
@@ -86,9 +86,9 @@ def test_a_hidden_failure_is_one() -> None:
 
 
 def test_items_of_a_loop_are_of_the_host_that_each_was_handed_to() -> None:
-    items = [{**CHANGING, "_ansible_delegated_vars": {"ansible_delegated_host": name}} for name in ("b", "c")]
-    it = heard((ours("a"), {"changed": True, "results": [*items, {"skipped": True}]}))
+    it = heard((ours("a", delegates=["b", "c", ""]), {"changed": True, "results": [CHANGING, CHANGING, {"skipped": True}]}))
     assert statuses(it) == {"b": "drifted", "c": "drifted"}
+    assert statuses(heard((ours("a", delegates=["b"]), CHANGING))) == {"b": "drifted"}
 
 
 def test_a_task_in_the_background_counts_when_it_is_asked_after() -> None:
@@ -105,7 +105,7 @@ def test_a_batch_that_is_ended_early_fails_those_in_it_alone() -> None:
     it.begin_play("play")
     it.task(ours("b"), GOOD)
     it.task(ours("c", FAILED), {"failed": True, "msg": "bad"})
-    it.no_hosts_remain()
+    it.end_batch(["a"])
     assert statuses(it, ["c"]) == {"a": "in_sync", "b": "failed", "c": "failed"}
 
 

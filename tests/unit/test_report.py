@@ -60,6 +60,7 @@ STATUSES = {
     "has a problem": ([Found("masq", GOOD), Found("routes", with_problem("route 10.1.0.0/24"))], "drifted", ""),
     "a module failed": ([Found("masq", FAILED), Found("routes", GOOD)], "failed", "masq: chain: X: is bad. Mend it."),
     "two modules failed": ([Found("masq", FAILED), Found("routes", FAILED)], "failed", "masq: chain: X: is bad. Mend it.\nroutes: chain: X: is bad. Mend it."),
+    "a module failed, and another concern had no task": ([Found("masq", FAILED)], "failed", "masq: chain: X: is bad. Mend it."),
     "a module failed without a word": ([Found("masq", {"failed": True}), *RIGHT[1:]], "failed", "masq: failed without a word"),
     "a concern had no task": (RIGHT[:1], "failed", "routes: was not looked at"),
     "a concern was skipped": ([*RIGHT[:1], Found("routes", {"skipped": True, "changed": False})], "failed", "routes: was not looked at"),
@@ -82,6 +83,10 @@ def test_status(case: str) -> None:
 
 def test_a_host_of_which_nothing_is_known_is_not_in_sync_whatever_is_expected() -> None:
     assert host(expected=())["status"] == "failed"
+
+
+def test_what_was_not_looked_at_because_of_something_else_is_named() -> None:
+    assert host(Found("masq", FAILED))["failures"][1:] == [{"concern": "routes", "message": "was not looked at"}]
 
 
 def test_a_failing_concern_is_not_one_that_was_looked_at() -> None:
