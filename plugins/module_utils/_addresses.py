@@ -7,17 +7,17 @@ from __future__ import annotations
 
 __metaclass__ = type
 
-import errno
 import socket
 import struct
 from collections import namedtuple
 
+from . import _rtnetlink
 from ._errors import KindnetError
 from ._node_table import BITS, SPECIAL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import List, NamedTuple, Tuple
+    from typing import Dict, List, NamedTuple, Tuple
 
     class Address(NamedTuple):
         """One address as the kernel tells it."""
@@ -30,23 +30,15 @@ if TYPE_CHECKING:
 else:
     Address = namedtuple("Address", "family packed prefix scope flags")
 
-# linux/netlink.h, linux/rtnetlink.h, linux/if_addr.h
+# linux/rtnetlink.h, linux/if_addr.h
 RTM_NEWADDR, RTM_GETADDR = 20, 22
-NLMSG_ERROR, NLMSG_DONE = 2, 3
-NLM_F_REQUEST, NLM_F_DUMP_INTR, NLM_F_DUMP = 0x1, 0x10, 0x300
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
 RT_SCOPE_UNIVERSE = 0
 # SECONDARY and TEMPORARY are the same bit: of IPv4 a further address of a network, of IPv6 one that changes for privacy.
 SECONDARY, DADFAILED, DEPRECATED, TENTATIVE, PERMANENT = 0x01, 0x08, 0x20, 0x40, 0x80
-NLMSGHDR = struct.Struct("=IHHII")
 IFADDRMSG = struct.Struct("=BBBBI")
 RTATTR = struct.Struct("=HH")
 FAMILIES = {socket.AF_INET: 4, socket.AF_INET6: 6}
-ATTEMPTS = 20
-
-
-class Interrupted(Exception):
-    """The addresses changed while they were dumped."""
 
 
 def candidates(interface: str) -> List[str]:
@@ -76,49 +68,29 @@ def choose(addresses: List[Address]) -> List[str]:
         if unusable or a.scope != RT_SCOPE_UNIVERSE or any(r.first <= number <= r.last for r, _what in SPECIAL[a.family]):
             continue
         keyed.append(((a.family, secondary, not a.flags & PERMANENT, a.prefix == BITS[a.family], number), a))
-    return [socket.inet_ntop(socket.AF_INET6 if a.family == 6 else socket.AF_INET, a.packed) for _key, a in sorted(keyed)]
+    return [text_of(a) for _key, a in sorted(keyed)]
 
 
 def addresses_of(index: int) -> List[Address]:
     """All addresses of the interface with this index."""
-    try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as s:
-            s.bind((0, 0))
-            s.settimeout(5.0)
-            for attempt in range(1, ATTEMPTS + 1):
-                try:
-                    return _dump(s, attempt, index)
-                except Interrupted:
-                    continue
-    except OSError as e:
-        name = errno.errorcode.get(e.errno or 0, str(e.errno))
-        raise KindnetError("addresses of interface %d" % index, name, "cannot be read (%s)" % e.strerror, "Look at dmesg.")
-    raise KindnetError("addresses of interface %d" % index, "%d attempts" % ATTEMPTS, "changed all the while they were read", "Try again.")
+    return [address for its_index, address in _read("addresses of interface %d" % index) if its_index == index]
 
 
-def _dump(s: socket.socket, sequence: int, index: int) -> List[Address]:
-    body = IFADDRMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
-    s.sendto(NLMSGHDR.pack(NLMSGHDR.size + len(body), RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP, sequence, 0) + body, (0, 0))
-    found: List[Address] = []
-    interrupted = False
-    while True:
-        data, sender = s.recvfrom(1 << 16)
-        at = 0
-        while sender[0] == 0 and at < len(data):
-            length, kind, flags, number, _port = NLMSGHDR.unpack_from(data, at)
-            if number == sequence:
-                interrupted = interrupted or bool(flags & NLM_F_DUMP_INTR)
-                if kind == RTM_NEWADDR:
-                    its_index, address = _parse(data, at + NLMSGHDR.size, at + length)
-                    if its_index == index and address.family:
-                        found.append(address)
-                elif kind == NLMSG_ERROR:
-                    raise OSError(-struct.unpack_from("=i", data, at + NLMSGHDR.size)[0], "the kernel refuses to tell")
-                elif kind == NLMSG_DONE:
-                    if interrupted:
-                        raise Interrupted
-                    return found
-            at += (length + 3) & ~3
+def by_index() -> Dict[int, List[Address]]:
+    """All addresses of this host by the index of their interface, in the kernel's order."""
+    found: Dict[int, List[Address]] = {}
+    for index, address in _read("addresses of this host"):
+        found.setdefault(index, []).append(address)
+    return found
+
+
+def text_of(address: Address) -> str:
+    return socket.inet_ntop(socket.AF_INET6 if address.family == 6 else socket.AF_INET, address.packed)
+
+
+def _read(what: str) -> List[Tuple[int, Address]]:
+    request = IFADDRMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+    return [(index, address) for index, address in _rtnetlink.dump(what, RTM_GETADDR, request, RTM_NEWADDR, _parse) if address.family]
 
 
 def _parse(data: bytes, at: int, end: int) -> Tuple[int, Address]:

@@ -161,6 +161,13 @@ class Iptables:
                 found.append(rest[0])
         return {chain: tuple(found) for chain, found in rules.items()}
 
+    def read_counted(self, family: str, chain: str, lock_wait: int) -> Tuple[Optional[Tuple[str, ...]], Tuple[str, ...]]:
+        """As :meth:`read`, the rules of our chain with what each has counted, as ``-v`` prints it."""
+        if not (nft_has(family, "nat", chain) if self.flavour == "nft" else "nat" in legacy_tables(family)):
+            return None, ()
+        lines = self._lines(family, chain, lock_wait, "nat", ["-v"])
+        return None if lines is None else _rules_of(lines, chain), self._list(family, POSTROUTING, lock_wait) or ()
+
     def read_forward(self, family: str, lock_wait: int) -> Optional[Forward]:
         """What forwarded packets meet in the filter table; None where they meet nothing. Costs a process, and one more with Docker."""
         from ._plan_forward import DOCKER_USER, FORWARD, Forward  # a host where nothing is dropped never pays for it
@@ -211,9 +218,9 @@ class Iptables:
         lines = self._lines(family, chain, lock_wait, "nat")
         return None if lines is None else _rules_of(lines, chain)
 
-    def _lines(self, family: str, chain: str, lock_wait: int, table: str) -> Optional[List[str]]:
+    def _lines(self, family: str, chain: str, lock_wait: int, table: str, options: Sequence[str] = ()) -> Optional[List[str]]:
         """What ``-S`` prints of ``chain``, its declaration first; None when there is no such chain."""
-        result = self._run(family, "", ["-t", table, "-S", chain], lock_wait)
+        result = self._run(family, "", ["-t", table, *options, "-S", chain], lock_wait)
         if result.status:
             if "No chain/target/match by that name" in result.err:
                 return None

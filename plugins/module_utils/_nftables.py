@@ -64,6 +64,19 @@ def read(chain: str) -> Optional[Table]:
         )
 
 
+def read_counted(chain: str) -> Optional[List[Tuple[str, Rule, int, int]]]:
+    """Each rule of our table: the chain it is in, its words, the packets and the bytes that it has counted. None without ``chain`` in it. One process."""
+    if not nft_has(FAMILY, TABLE, chain):
+        return None
+    found = []
+    for item in _objects(["list", "table", FAMILY, TABLE]):
+        if "rule" in item:
+            data = item["rule"]
+            counter: Dict[str, Any] = next((one["counter"] for one in data["expr"] if isinstance(one, dict) and one.get("counter")), {})
+            found.append((data["chain"], rule_of(data), int(counter.get("packets", 0)), int(counter.get("bytes", 0))))
+    return found
+
+
 def commit(op: Op) -> None:
     """Make all of ``op`` in one transaction of the kernel, or nothing of it."""
     result = _nft(["--json", "--file", "-"], json.dumps({"nftables": list(commands(op))}).encode())
