@@ -119,7 +119,7 @@ def lookups(namespace: Namespace, flows: Sequence[Tuple[str, str]], family: int)
     matched = namespace.ask(["route get fibmatch %s" % w for w in words])
     found = []
     for (source, destination, iif), (route, why), (fib, _why) in zip(asked, routes, matched):
-        entry = {"source": source, "destination": destination, "iif": iif, "error": why, "question": "ip route get %s from %s" % (destination, source)}
+        entry: Data = {"source": source, "destination": destination, "iif": iif, "error": why, "question": "ip route get %s from %s" % (destination, source)}
         entry["question"] += " iif %s" % iif if iif else ""
         if why:
             entry["in_the_way"] = _matching(namespace, destination, family)

@@ -17,7 +17,7 @@ from ._plan_translation import Packet, iptables_hook, nft_hooks, translation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Sequence
+    from typing import Any, Dict, Sequence
 
     from ._lookups import Namespace
 
