@@ -58,14 +58,13 @@ class ActionModule(ActionBase):
             Display().display("\n".join(text))
         result.update(
             changed=False,
-            failed=verdict.status not in RIGHT,
-            msg=verdict.sentence,
+            delivered=verdict.status in RIGHT,
+            sentence=verdict.sentence,
             status=verdict.status,
             hop=verdict.hop,
             reason=verdict.reason,
             hops=there.hops + back.hops,
             text=text,
-            # The sentence is enough for the screen of a failure; hops are for programs.
             _ansible_verbose_override=True,
         )
         return result

@@ -73,7 +73,7 @@ def pods(conflists: Sequence[Data], routed: Dict[str, str], links: Iterable[Link
         name, namespace = args.get("K8S_POD_NAME", ""), args.get("K8S_POD_NAMESPACE", "")
         if not name:
             name, namespace = _of_containerd(container, namespaces)
-        netns = cached.get("netns")
+        netns = network_namespace(cached)
         found.append(
             {
                 "ips": ips,
@@ -81,7 +81,7 @@ def pods(conflists: Sequence[Data], routed: Dict[str, str], links: Iterable[Link
                 "name": name,
                 "namespace": namespace,
                 "interface": next((routed[ip] for ip in ips if ip in routed), "") or host_interface(cached, veths),
-                "netns": netns if isinstance(netns, str) and os.path.exists(netns) else "",
+                "netns": netns if os.path.exists(netns) else "",
             }
         )
     notes += unread[:MOST_NAMED]
@@ -115,12 +115,19 @@ def arguments_of(cached: Data) -> Dict[str, str]:
 
 def host_interface(cached: Data, veths: Set[str]) -> str:
     """Pure. The pod's interface on the host, as its plugins told of it: a veth that is in no sandbox."""
+    return next((str(i["name"]) for i in _interfaces_told(cached) if not i.get("sandbox") and i.get("name") in veths), "")
+
+
+def network_namespace(cached: Data) -> str:
+    """Pure. Where the pod's network namespace is: as libcni keeps it, or (older ones keep it not) as its plugins told of it; "" if neither does."""
+    told = [cached.get("netns"), *(i.get("sandbox") for i in _interfaces_told(cached))]
+    return next((path for path in told if isinstance(path, str) and path), "")
+
+
+def _interfaces_told(cached: Data) -> List[Data]:
     result = cached.get("result")
     interfaces = result.get("interfaces") if isinstance(result, dict) else None
-    for interface in interfaces if isinstance(interfaces, list) else ():
-        if isinstance(interface, dict) and not interface.get("sandbox") and interface.get("name") in veths:
-            return str(interface["name"])
-    return ""
+    return [i for i in (interfaces if isinstance(interfaces, list) else ()) if isinstance(i, dict)]
 
 
 def _cached(network: str, container: str, ifname: str, unread: List[str]) -> Data:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         """What becomes of a packet's source."""
 
         by: str  # "MASQUERADE", "SNAT", "NETMAP"; "" if it keeps its source
-        rule: str  # the one that decided, and the one that leads to it; "" if none said anything
+        rule: str  # the one that decided; "" if none said anything
         doubts: Tuple[str, ...]  # rules ahead of it that may decide otherwise
 
     class Hook(NamedTuple):
@@ -84,7 +84,7 @@ def translation(hooks: Sequence[Hook], packet: Packet) -> Translation:
     keeper = ""
     for hook in sorted(hooks, key=lambda hook: hook.base.priority):
         way = _Way(hook.read, packet)
-        decided = way.through(hook.base.name, ())
+        decided = way.through(hook.base.name)
         doubts += [hook.where + place for place in way.doubts]
         if decided and decided[0] == NAT:
             return Translation(decided[2], hook.where + decided[1], tuple(doubts))
@@ -110,31 +110,30 @@ class _Way:
         self.doubts: List[str] = []
         self.returned = ""  # the last rule that sent it back
 
-    def through(self, chain: str, way: Tuple[str, ...]) -> Optional[Tuple[str, str, str]]:
+    def through(self, chain: str, led_by: Tuple[str, ...] = ()) -> Optional[Tuple[str, str, str]]:
         """Verdict, place and target of the rule that decides; None if the packet comes back out of the chain."""
         if chain not in self.chains:
             self.chains[chain] = self.read(chain)
         rules = self.chains[chain]
-        if rules is None or len(way) > DEEPEST:
-            self.doubts.append(", ".join(way))
+        if rules is None or len(led_by) > DEEPEST:
+            self.doubts.append(led_by[-1] if led_by else chain)
             return None
         for rule in rules:
             if rule.verdict == NOTHING or not all(common(mine, its) for mine, its in zip(self.packet, rule.match)):
                 continue
-            place = ", ".join((*way, rule.place))
             if rule.verdict in (JUMP, GOTO):
                 before = len(self.doubts)
-                decided = self.through(rule.target, (*way, rule.place))
+                decided = self.through(rule.target, (*led_by, rule.place))
                 if not rule.exact and (decided or len(self.doubts) > before):
                     del self.doubts[before:]
-                    self.doubts.append(place)
+                    self.doubts.append(rule.place)
                 elif rule.exact and (decided or rule.verdict == GOTO):
                     return decided
             elif not rule.exact or rule.verdict not in (ACCEPT, RETURN, NAT):
-                self.doubts.append(place)
+                self.doubts.append(rule.place)
             elif rule.verdict == RETURN:
-                self.returned = place
+                self.returned = rule.place
                 return None
             else:
-                return rule.verdict, place, rule.target
+                return rule.verdict, rule.place, rule.target
         return None

@@ -225,6 +225,9 @@ def in_a_pod(pod, flows, family):
     try:
         namespace = Namespace(pod["netns"])
         links = namespace.addresses()
+        if not any(pod["address"] == a.rpartition("/")[0] for link in links.values() for a in link["addresses"]):
+            # A path by a process id that another process has by now, or a pod that is being taken away.
+            return {"error": "nobody has %s in the network namespace %s" % (pod["address"], pod["netns"]), "lookups": [], "interfaces": {}}
         found = lookups(namespace, mine, family)
     except KindnetError as e:
         return {"error": str(e), "lookups": [], "interfaces": {}}

@@ -189,19 +189,19 @@ class _Walker:
         elif entry["error"]:
             way.over(LOST, node, self._refusal(node, answer, entry))
         elif is_local:
-            return self._local(node, iif, entry)
+            return self._local(node, iif, hop)
         else:
             self._translate(node, entry, hop)
             return self._onward(node, answer, entry, hop)
         return node, iif
 
-    def _local(self, node: str, iif: str, entry: Data) -> Tuple[str, str]:
+    def _local(self, node: str, iif: str, hop: Data) -> Tuple[str, str]:
         way = self.way
         if self.turn and self.destination == self.turn[-1].source and node == self.turn[-1].node:
             # The kernel remembers the connection, and gives the answer the pod's address before it looks for a route.
             self.turn.pop()
             self.destination = self.turn[-1].source if self.turn else way.destination.address
-            way.remarks.append("%s turns the translation back" % node)
+            hop["turned_to"] = self.destination
             if self.destination not in self._addresses_here(node):
                 return node, iif
         if way.destination.node in ("", node) and way.destination.kind != POD:

@@ -47,7 +47,7 @@ def _hop(number: int, hop: Data) -> List[str]:
     elif hop["error"] == "" and hop["type"] == "unicast":
         rows.append("neighbour   no entry yet: nobody sent it anything lately")
     if hop["kind"] == NODE:
-        if hop.get("forwarding") is not None:
+        if hop.get("forwarding") is not None and hop["type"] != "local":
             strict = {None: "", 0: ", reverse-path filter off", 1: ", reverse-path filter strict", 2: ", reverse-path filter loose"}
             rows.append("forwarding  %s by %s%s" % ("on" if hop["forwarding"] != "0" else "OFF", hop["iif"], strict.get(hop["rp_filter"], "")))
         if "translation" in hop:
@@ -66,6 +66,7 @@ def _route(hop: Data) -> str:
     if hop["error"]:
         return "route       none: %s%s   ('%s')" % (hop["error"], " ('%s' is there)" % hop["in_the_way"] if hop["in_the_way"] else "", hop["question"])
     if hop["type"] == "local":
-        return "route       local: it has arrived"
+        turned = hop.get("turned_to")
+        return "route       local: %s" % ("the translation is turned back, it is for %s now" % turned if turned else "it has arrived")
     to = ", which is %s" % hop["next"] if hop["next"] and hop["next"] != hop["via"] else ""
     return "route       %s%s" % (hop["matched"], to)

@@ -117,7 +117,7 @@ def _too_large_by_probes(there: Way, back: Way, evidence: Evidence) -> Verdict:
 
 def _right(there: Way, back: Way, evidence: Optional[Evidence]) -> Verdict:
     ends = "%s reaches %s" % (called(there.source), called(there.destination))
-    remarks = "".join("; %s" % remark for remark in dict.fromkeys(r for r in there.remarks + back.remarks if "turns the translation" not in r))
+    remarks = "".join("; %s" % remark for remark in dict.fromkeys(there.remarks + back.remarks))
     least = min((way.least for way in (there, back) if way.least), default=0)
     if evidence is not None:
         size = ", one of %d bytes with DF among them" % evidence.large_size if evidence.large_size else ""
