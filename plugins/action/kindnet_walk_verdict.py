@@ -14,8 +14,9 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.module_utils._node_table import parse_nodes
-from ansible_collections.kindnet.host.plugins.plugin_utils._walk import Cluster, walk
-from ansible_collections.kindnet.host.plugins.plugin_utils._walk_ends import End
+from ansible_collections.kindnet.host.plugins.plugin_utils._walk import Cluster, owners_of, walk
+from ansible_collections.kindnet.host.plugins.plugin_utils._walk_ends import NODE, End
+from ansible_collections.kindnet.host.plugins.plugin_utils._walk_probe import annotate, evidence
 from ansible_collections.kindnet.host.plugins.plugin_utils._walk_results import asked
 from ansible_collections.kindnet.host.plugins.plugin_utils._walk_text import lines
 from ansible_collections.kindnet.host.plugins.plugin_utils._walk_verdict import RIGHT, judge
@@ -38,6 +39,9 @@ class ActionModule(ActionBase):
                 "ends": {"type": "dict", "required": True},
                 "infos": {"type": "dict", "required": True},
                 "answers": {"type": "dict", "required": True},
+                "sent": {"type": "dict"},
+                "seen": {"type": "dict", "default": {}},
+                "show": {"type": "bool", "default": True},
             }
         )
         try:
@@ -52,9 +56,20 @@ class ActionModule(ActionBase):
         cluster = Cluster(nodes, known, args["cluster_cidrs"])
         there, back = walk(cluster, End(**args["ends"]["source"]), End(**args["ends"]["destination"]))
         today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-        verdict = judge(cluster, there, back, infos, today)
+        proof = None
+        if args["sent"] is not None:
+            sent, unsent = asked(args["sent"])
+            seen, unseen = asked(args["seen"])
+            for way in (there, back):
+                annotate(way, seen, {**silent, **unasked, **unseen})
+            source = args["ends"]["source"]["node"]
+            if source in sent:
+                proof = evidence(there, back, sent[source], seen, owners_of(cluster))
+            else:
+                there.remarks.append("no probe was sent (%s)" % unsent.get(source, "its node took no part in this run"))
+        verdict = judge(cluster, there, back, infos, today, proof)
         text = lines((there, back), verdict.sentence)
-        if not str(constants.DEFAULT_STDOUT_CALLBACK).endswith("json"):  # what prints for a program has it in the result
+        if args["show"] and not str(constants.DEFAULT_STDOUT_CALLBACK).endswith("json"):  # what prints for a program has it in the result
             Display().display("\n".join(text))
         result.update(
             changed=False,
@@ -64,6 +79,7 @@ class ActionModule(ActionBase):
             hop=verdict.hop,
             reason=verdict.reason,
             hops=there.hops + back.hops,
+            nodes=sorted({hop["where"] for hop in there.hops + back.hops if hop["kind"] == NODE} | set(args["ends"]["nodes"])),
             text=text,
             _ansible_verbose_override=True,
         )

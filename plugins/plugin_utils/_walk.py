@@ -385,6 +385,16 @@ class _Walker:
         return hop
 
 
+def owners_of(cluster: Cluster) -> Dict[str, str]:
+    """The node of each address that nodes are known by."""
+    found = {ip: node.name for node in cluster.nodes for ip in node.node_ips}
+    for name in sorted(cluster.answers):
+        for link in cluster.answers[name].get("interfaces", {}).values():
+            for address in link["addresses"]:
+                found.setdefault(address.rpartition("/")[0], name)
+    return found
+
+
 def _entry(answer: Data, source: str, destination: str, iif: str) -> Optional[Data]:
     for entry in answer["lookups"]:
         if (entry["source"], entry["destination"], entry["iif"]) == (source, destination, iif):

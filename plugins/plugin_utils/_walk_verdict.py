@@ -121,7 +121,9 @@ def _right(there: Way, back: Way, evidence: Optional[Evidence]) -> Verdict:
     least = min((way.least for way in (there, back) if way.least), default=0)
     if evidence is not None:
         size = ", one of %d bytes with DF among them" % evidence.large_size if evidence.large_size else ""
-        return Verdict(DELIVERED, "Delivered: %s: %d of %d probes came back%s." % (ends, evidence.received, evidence.sent, size), "", "")
+        although = next(("; by its lookups %s %s" % (way.node, way.reason) for way in (there, back) if way.end == LOST), "")
+        sentence = "Delivered: %s, %d of %d probes came back%s%s" % (ends, evidence.received, evidence.sent, size, although)
+        return Verdict(DELIVERED, "%s." % sentence, "", "")
     if there.end == LEFT or back.end in (LEFT, UNKNOWN):
         translated = there.translated[-1] if there.translated else None
         source = "the source %s (%s by %s)" % (translated.source, translated.by, translated.rule) if translated else "its own source %s" % there.source.address
