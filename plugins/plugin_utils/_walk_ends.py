@@ -151,6 +151,6 @@ def _with_name(text: str, known: Sequence[Candidate]) -> List[Candidate]:
 
 def _address(text: str) -> Optional[str]:
     try:
-        return str(ipaddress.ip_address(text))
+        return None if "%" in text else str(ipaddress.ip_address(text))
     except ValueError:
         return None

@@ -48,6 +48,9 @@ def judge(cluster: Cluster, there: Way, back: Way, infos: Mapping[str, Data], to
     for way in ways:
         if way.end == LOST and evidence is None:
             return _lost(way, infos, today)
+    for way in ways:
+        if way.end == UNKNOWN and way.node and evidence is None:
+            return Verdict(NOT_KNOWN, "Not known: %s %s." % (way.node, way.reason), way.node, way.reason)
     for translated in there.translated:
         if is_inside(there.destination.address, cluster):
             reason = "gives it the source %s (%s by %s), so %s does not see %s" % (
@@ -59,9 +62,6 @@ def judge(cluster: Cluster, there: Way, back: Way, infos: Mapping[str, Data], to
             reason = "sends it%s to %s, and not to %s (route '%s')" % (" back" if way.direction == BACK else "", detour.over, detour.to, detour.rule)
             state = _state(infos.get(detour.node, {}), detour.rule, today)
             return Verdict(DETOURED, "Delivered by a detour: %s %s%s." % (detour.node, reason, state), detour.node, reason)
-    for way in ways:
-        if way.end == UNKNOWN and way.node and evidence is None:
-            return Verdict(NOT_KNOWN, "Not known: %s %s." % (way.node, way.reason), way.node, way.reason)
     if evidence is not None and evidence.too_large:
         return _too_large_by_probes(there, back, evidence)
     for way in ways:
