@@ -87,10 +87,8 @@ class PaperNode:
         lookups = []
         for flow in flows:
             source, destination = flow["source"], flow["destination"]
-            if source in self.own():
-                iifs = [""]
-            else:
-                iifs = [*([self.pods[source]] if source in self.pods else []), *(n for n in self.links if n.startswith("eth"))]
+            outer = [name for name in self.links if name.startswith("eth")]
+            iifs = [""] if source in self.own() else [self.pods[source], *outer] if source in self.pods else outer
             lookups += [self.lookup(source, destination, iif, flow["begins"]) for iif in iifs]
         names = [*self.links, *self.pods.values()]
         sysctls = {f"net.ipv4.conf.{n}.forwarding": self.forwarding.get(n, self.forwarding.get("all", "1")) for n in [*names, "all"]}
@@ -127,7 +125,8 @@ class PaperCluster:
 
     def __init__(self) -> None:
         self.table = [
-            Node(n, (f"172.18.0.{i + 2}", f"fd00:18::{i + 2}"), (f"10.244.{i}.0/24", str(ipaddress.ip_network(f"fd00:10:{i}::/64")))) for i, n in enumerate("abc")
+            Node(n, (f"172.18.0.{i + 2}", f"fd00:18::{i + 2}"), (f"10.244.{i}.0/24", str(ipaddress.ip_network(f"fd00:10:{i}::/64"))))
+            for i, n in enumerate("abc")
         ]
         self.nodes = {}
         for i, node in enumerate(self.table):

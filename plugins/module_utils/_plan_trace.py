@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 TABLE = "kindnet_walk"  # followed by the number of the probe
 PRIORITY = -350  # ahead of what others hook, raw of iptables (-300) included
 LINE = re.compile(r"trace id (\S+) (\S+) (\S+) (\S+) (packet: |rule |unknown rule |verdict |policy )(.*)\Z")
+KIND = re.compile(r"type echo-(request|reply)\b")
 VERDICT = re.compile(r"(.*)\(verdict ([^()]*)\)\s*\Z")
 COUNTER = re.compile(r"counter packets \d+ bytes \d+ ?")
 FINAL = ("accept", "drop", "queue", "stolen")
@@ -77,9 +78,10 @@ def _identity(packet: Optional[Data]) -> Optional[Tuple[str, int]]:
 
 
 def _described(text: str) -> Optional[Tuple[str, int]]:
-    kind = re.search(r"type echo-(request|reply)\b", text)
-    sequence = re.search(r"sequence (\d+)", text)
-    return (kind.group(1), int(sequence.group(1))) if kind and sequence else None
+    kind = KIND.search(text)
+    # nft shows the last four bytes of the header by the first name that they may have, which of ICMPv6 is not the one of a ping.
+    number = re.search(r"(?:sequence|parameter-problem) (\d+)", text)
+    return (kind.group(1), int(number.group(1)) & 0xFFFF if number else 0) if kind else None
 
 
 def _verdict(what: str, rest: str) -> Tuple[str, str]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Data = Dict[str, Any]
 
 LOCK_WAIT = 5  # seconds
-TO_SOURCE = re.compile(r"--to-source (\S+)")
+TO_SOURCE = {4: re.compile(r"--to-source ([0-9.]+)(?![-0-9.])"), 6: re.compile(r"--to-source \[?([0-9a-f:]+)(?![-0-9a-f:])")}  # one address, not a range
 
 
 def of_lookups(found: Sequence[Data], namespace: Namespace, family: int) -> None:
@@ -42,7 +42,7 @@ def of_lookups(found: Sequence[Data], namespace: Namespace, family: int) -> None
         ]
         said = translation(hooks, Packet(entry["source"], entry["destination"], entry["iif"], entry["dev"]))
         entry["translation"] = {"by": said.by, "rule": said.rule, "doubts": list(said.doubts), "source": ""}
-        to = TO_SOURCE.search(said.rule)
+        to = TO_SOURCE[family].search(said.rule)
         if to:
             entry["translation"]["source"] = to.group(1)
     masqueraded = [entry for entry in leaving if entry["translation"]["by"] == "MASQUERADE"]

@@ -111,11 +111,14 @@ class _Walker:
         self.source, self.destination = way.source.address, way.destination.address
         self.turn: List[Translated] = list(there.translated) if there else []
         if self.turn:
-            self.destination = self.turn[-1].source
+            self.destination = self.turn[-1].source or self.destination
 
     def go(self) -> None:
         way = self.way
         node, iif = way.source.node, ""
+        if self.turn and not self.turn[-1].source:
+            way.over(UNKNOWN, self.turn[-1].node, "gives it a source that cannot be told (%s), so the way of the answer cannot either" % self.turn[-1].rule)
+            return
         if way.source.kind == POD:
             if not self._leave_the_pod():
                 return
@@ -177,6 +180,8 @@ class _Walker:
             if not way.size and way.source.kind == POD and iif == way.source.interface:
                 way.size = answer["interfaces"].get(iif, {}).get("mtu", 0)  # the pod could not be asked; ptp gives both ends one MTU
         entry = _entry(answer, self.source, self.destination, iif)
+        if entry is None and way.translated:  # to a source that nobody was asked about; where it goes seldom depends on that
+            entry = _entry(answer, way.source.address, self.destination, iif)
         if entry is None:
             self._hop(node, NODE, note="was not asked about %s to %s by %s" % (self.source, self.destination, iif or "itself"))
             way.over(UNKNOWN, node, "was not asked what it does with %s to %s that comes in by %s" % (self.source, self.destination, iif or "itself"))

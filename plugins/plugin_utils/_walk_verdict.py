@@ -86,7 +86,7 @@ def _lost(way: Way, infos: Mapping[str, Data], today: str) -> Verdict:
 
 def _lost_by_probes(cluster: Cluster, there: Way, back: Way, infos: Mapping[str, Data], today: str, evidence: Evidence) -> Verdict:
     """Who drops it, by the best witness: a rule that the kernel named, then a lookup, then the last place where it was seen."""
-    count = "%d of %d probes came back" % (evidence.received, evidence.sent)
+    count = "%d of %d probes came back" % (evidence.received, evidence.sent) if evidence.sent else "no probe was sent"
     if evidence.dropped_at:
         reason = evidence.dropped_by
         state = _state(infos.get(evidence.dropped_at, {}), reason, today)

@@ -263,6 +263,21 @@ def test_a_fault_is_named_with_its_hop(wrong, status, hop, sentence):
     assert text[-1] == sentence
 
 
+@pytest.mark.parametrize("source, status", [("172.18.0.77", "lost"), ("", "unknown")])
+def test_a_source_that_nobody_was_asked_about(source, status):
+    cluster = PaperCluster()
+    cluster["a"].masquerades["10.244.0.0/16"] = source or "?"
+    infos = cluster.infos()
+    ends = find_ends("pod-a0", "pod-b0", cluster.table, infos)
+    answers = {name: node.answer(flows_of(*ends, cluster.table, infos)) for name, node in cluster.nodes.items()}
+    for entry in answers["a"]["lookups"]:
+        if entry.get("translation", {}).get("by"):
+            entry["translation"]["source"] = source
+    known = Cluster(cluster.table, answers, ["10.244.0.0/16"])
+    there, back = walk(known, *ends)
+    assert there.end == "arrived" and judge(known, there, back, infos, TODAY).status in (status, "unknown")
+
+
 @pytest.mark.parametrize(
     "timer, end",
     [

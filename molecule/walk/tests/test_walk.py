@@ -21,7 +21,7 @@ from traffic import Pod
 Nodes = dict[str, Node]
 
 FIRST, SECOND, THIRD = "k8s-guide-worker", "k8s-guide-worker2", "k8s-guide-control-plane"
-STOPPED = "; its timer is stopped since [0-9]{2}:[0-9]{2} UTC"
+STOPPED = "; its timer is stopped since [0-9][0-9]:[0-9][0-9] UTC"
 OPENINGS = ("Delivered", "Not delivered", "Not known", "Handed over")
 
 
@@ -93,11 +93,11 @@ FAULTS = [
     ),
     Fault(
         "MTU too small",
-        FIRST,
-        "ip link set eth0 mtu 1400",
-        "ip link set eth0 mtu 1500",
-        f"Delivered up to 1400 bytes only: on the way there, eth0 of {FIRST} has an MTU of 1400, and pod-1 sends up to 1500 bytes; nothing larger with DF"
-        " passes[.]",
+        SECOND,
+        "ip link set {veth} mtu 1400",
+        "ip link set {veth} mtu 1500",
+        f"Delivered up to 1400 bytes only: on the way there, {{veth}} of {SECOND} has an MTU of 1400, and pod-1 sends up to 1500 bytes; nothing larger with"
+        " DF passes[.]",
     ),
     Fault(
         "masquerade where none should be",
@@ -112,12 +112,14 @@ FAULTS = [
 
 @pytest.fixture(scope="module", autouse=True)
 def pods(nodes: Nodes) -> Iterator[dict[str, str]]:
-    """Pods of both nodes, and nobody who repairs; their addresses."""
+    """Pods of both nodes, and nobody who repairs; their addresses, and the second one's interface on its node."""
     for node in nodes.values():
         node.sh(f"systemctl stop {TIMER}")
     lab("pods", "add", FIRST, "pod-1")
     lab("pods", "add", SECOND, "pod-3")
-    yield {"source": Pod(nodes[FIRST], "pod-1").address, "target": Pod(nodes[SECOND], "pod-3").address}
+    source, target = Pod(nodes[FIRST], "pod-1").address, Pod(nodes[SECOND], "pod-3").address
+    (route,) = nodes[SECOND].json(f"ip -json route get {target}")
+    yield {"source": source, "target": target, "veth": route["dev"]}
     lab("pods", "remove", FIRST, "pod-1")
     lab("pods", "remove", SECOND, "pod-3")
     for node in nodes.values():
@@ -187,13 +189,17 @@ def test_the_sentence_names_the_hop_and_the_reason(fault: Fault, nodes: Nodes, p
 
 
 def test_a_probe_confirms_an_mtu_that_is_too_small(nodes: Nodes) -> None:
-    node = nodes[SECOND]
-    node.sh("ip link set eth0 mtu 1400")
+    node = nodes[FIRST]
+    route = "ip route replace 10.244.2.0/24 via 172.18.0.4 proto 107"
+    node.sh(f"{route} mtu 1400")
     try:
         run = walk(src="pod-1", dst="pod-3", probe="true")
     finally:
-        node.sh("ip link set eth0 mtu 1500")
-    expected = f"Delivered up to 1400 bytes only: eth0 of {SECOND} has an MTU of 1400, and a probe of 1500 bytes with DF does not come back[.]"
+        node.sh(route)
+    expected = (
+        f"Delivered up to 1400 bytes only: the route '10[.]244[.]2[.]0/24 via .*' of {FIRST} has an MTU of 1400, and a probe of 1500 bytes with DF does"
+        " not come back[.]"
+    )
     assert re.fullmatch(expected, sentence(run)), run.output
     assert run.rc == 2
 
