@@ -58,7 +58,7 @@ class Namespace:
         if not questions:
             return []
         done = self._run(["ip", *options, "-json", "-force", "-batch", "-"], "".join(q + "\n" for q in questions))
-        said = iter([json.loads(line) for line in done.stdout.splitlines() if line.strip()])
+        said = [json.loads(line) for line in done.stdout.splitlines() if line.strip()]
         failed: Dict[int, str] = {}
         why = ""
         for line in done.stderr.splitlines():
@@ -67,9 +67,9 @@ class Namespace:
                 failed[int(number.group(1))] = why
             else:
                 why = line.rpartition("answers: ")[2].strip()
-        if done.returncode and not failed:
-            raise KindnetError("ip", why, "does not answer", "Run 'ip route' %s and see." % ("in %s" % self.path if self.path else "there"))
-        return [([], failed[n] or "no answer") if n in failed else (next(said), "") for n in range(1, len(questions) + 1)]
+        if len(said) + len(failed) != len(questions):
+            raise KindnetError("ip", why or "%d answers" % len(said), "does not answer each question", "See what 'ip -json route' says there.")
+        return [([], failed[n] or "no answer") if n in failed else (said.pop(0), "") for n in range(1, len(questions) + 1)]
 
     def settings(self, family: int, interfaces: Iterable[str]) -> Dict[str, str]:
         """Values of sysctl by their names; those that this kernel does not have are left out."""

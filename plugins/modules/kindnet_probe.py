@@ -52,9 +52,10 @@ options:
     type: int
     default: 60
   wait:
-    description: How long, in seconds, to wait for the last answer of the small, and of the large ones.
+    description: How long, in seconds, to wait for the last answer of the small, and of the large ones. By default long enough for a kernel to tell that a next
+      hop does not answer. When all have come back nobody waits.
     type: float
-    default: 1.5
+    default: 3.5
 attributes:
   check_mode:
     support: full
@@ -173,7 +174,7 @@ def main():
             "destination": {"type": "str"},
             "netns": {"type": "str", "default": ""},
             "seconds": {"type": "int", "default": 60},
-            "wait": {"type": "float", "default": 1.5},
+            "wait": {"type": "float", "default": 3.5},
         },
         required_if=[("step", step, ("source", "destination")) for step in ("watch", "send")],
         supports_check_mode=True,

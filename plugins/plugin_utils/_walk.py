@@ -81,6 +81,7 @@ class Way:
         self.limits: List[Limit] = []
         self.size = 0  # MTU of the interface that it starts from, in bytes; 0 if not known
         self.remarks: List[str] = []
+        self.silent: List[Tuple[str, str]] = []  # nodes whose next hop did not answer when it was asked last, and what is to be said of it
 
     def over(self, end: str, node: str, reason: str) -> None:
         self.end, self.node, self.reason = end, node, reason
@@ -122,7 +123,7 @@ class _Walker:
         if way.source.kind == POD:
             if not self._leave_the_pod():
                 return
-            iif = way.source.interface
+            iif = way.source.interface or self._way_to(node, self.source)
         elif way.source.kind == ABSENT:
             way.over(UNKNOWN, node, "has no pod with %s that is known, so nobody answers from there" % way.source.address)
             return
@@ -223,18 +224,25 @@ class _Walker:
             way.size = answer["interfaces"].get(dev, {}).get("mtu", 0)
         self._limit(node, answer, dev, entry)
         next_hop = entry["via"] or self.destination
+        if entry["neighbour"]["state"] == "FAILED":
+            # The kernel keeps that as long as it likes, so it may be long ago.
+            who = self._owner(next_hop)[0]
+            way.silent.append((node, "got no answer from its next hop %s%s on %s when it asked last (neighbour entry FAILED)" % (
+                next_hop, " (%s)" % who if who else "", dev)))
         if set(DEAD) & set(entry["flags"]) or not answer["interfaces"].get(dev, {"up": True})["up"]:
             way.over(LOST, node, "sends it by %s, which is down or has no link" % dev)
-        elif entry["neighbour"]["state"] == "FAILED":
-            who = self._owner(next_hop)[0]
-            way.over(LOST, node, "gets no answer from its next hop %s%s on %s (neighbour entry FAILED)" % (next_hop, " (%s)" % who if who else "", dev))
-        elif way.destination.kind == POD and node == way.destination.node and dev == way.destination.interface:
+        elif self._is_the_pods(node, entry):
             self._into_the_pod()
         elif way.destination.kind == ABSENT and node == way.destination.node:
             way.over(LOST, node, "has no pod with %s, and sends it by '%s'" % (self.destination, entry["matched"]))
         else:
             return self._to(node, next_hop, answer, entry, hop)
         return node, ""
+
+    def _is_the_pods(self, node: str, entry: Data) -> bool:
+        """Whether the packet leaves this node into the pod that it is for. Behind a bridge no pod has an interface of its own."""
+        pod = self.way.destination
+        return pod.kind == POD and node == pod.node and not entry["via"] and entry["dev"] == (pod.interface or entry["dev"])
 
     def _to(self, node: str, next_hop: str, answer: Data, entry: Data, hop: Data) -> Tuple[str, str]:
         """To whom it goes over the node network."""
@@ -358,6 +366,11 @@ class _Walker:
             if address in [a.rpartition("/")[0] for a in link["addresses"]]:
                 return str(name)
         return ""
+
+    def _way_to(self, node: str, address: str) -> str:
+        """The interface by which a node reaches an address; "" if it is not known."""
+        lookups = self.cluster.answers.get(node, {}).get("lookups", ())
+        return next((str(e["back"].get("dev", "")) for e in lookups if e["source"] == address), "")
 
     def _addresses_here(self, node: str) -> List[str]:
         links = self.cluster.answers.get(node, {}).get("interfaces", {})

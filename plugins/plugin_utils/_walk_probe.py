@@ -13,7 +13,7 @@ __metaclass__ = type
 from collections import namedtuple
 
 from ._walk import BACK, LEFT, THERE
-from ._walk_ends import NODE, POD
+from ._walk_ends import NODE, OUTSIDE, POD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ else:
     Evidence = namedtuple("Evidence", "sent received lost dropped_at dropped_by last_node last_seen large_size too_large large_reason")
 
 KIND = {THERE: "request", BACK: "reply"}
+HOST_UNREACHABLE = ("Host Unreachable", "Address Unreachable")
 NOT_EVALUATED, ACCEPTED, DROPPED = "not evaluated", "accepted", "dropped"
 
 
@@ -51,6 +52,8 @@ def evidence(there: Way, back: Way, sent: Data, seen: Mapping[str, Data], owners
     small, large = sent["small"], sent["large"]
     lost = small["received"] < max(1, small["sent"])
     node, rule = _dropped((there, back), seen)
+    if not node:
+        node, rule = _unanswered((there, back), sent["refusals"], owners)
     last_node, last = _last_seen((there, back), seen, set(range(1, small["sent"] + 1)) - set(small["sequences"])) if lost else ("", "")
     refused = ["%s answers '%s'" % (_owner(r["source"], owners), r["what"]) for r in sent["refusals"] if not r["mtu"]]
     if lost and small["errors"]:
@@ -121,6 +124,18 @@ def _dropped(ways: Sequence[Way], seen: Mapping[str, Data]) -> Tuple[str, str]:
     return "", ""
 
 
+def _unanswered(ways: Sequence[Way], refusals: Sequence[Data], owners: Mapping[str, str]) -> Tuple[str, str]:
+    """The node whose kernel said that its next hop does not answer, and which that is."""
+    for refusal in refusals:
+        if refusal["what"] in HOST_UNREACHABLE:
+            for way in ways:
+                for hop in way.hops:
+                    if hop["kind"] == NODE and hop["where"] == owners.get(refusal["source"]) and hop.get("dev"):
+                        next_hop = hop["via"] or hop["destination"]
+                        return hop["where"], "gets no answer from its next hop %s on %s ('%s')" % (next_hop, hop["dev"], refusal["what"])
+    return "", ""
+
+
 def _last_seen(ways: Sequence[Way], seen: Mapping[str, Data], missing: Set[int]) -> Tuple[str, str]:
     """Where those that did not come back were seen last: the node, and a sentence."""
     last_node, last = ways[0].source.node, "no probe left %s" % ways[0].source.name
@@ -136,6 +151,8 @@ def _last_seen(ways: Sequence[Way], seen: Mapping[str, Data], missing: Set[int])
             starts_here = position == 0 and way.source.kind == NODE
             ends_here = position == len(nodes) - 1 and way.destination.kind == NODE
             if not came and not starts_here:
+                if position == 0 and way.source.kind == OUTSIDE:
+                    return last_node, "%s, and no answer comes in" % last
                 if position == 0 and way.source.kind == POD:
                     return node, "%s, and nothing comes out of it" % last if way.direction == BACK else "nothing comes out of %s" % way.source.name
                 return last_node, "%s and does not come in at %s" % (last, node)
@@ -144,7 +161,7 @@ def _last_seen(ways: Sequence[Way], seen: Mapping[str, Data], missing: Set[int])
             last_node, last = node, "%s leaves %s by %s" % (what, node, left) if left else "%s comes in at %s" % (what, node)
         if way.direction == THERE and way.end == LEFT:
             last = "%s for %s" % (last, way.destination.name)
-    return last_node, "%s and is not received" % last
+    return last_node, "%s, and no answer comes in" % last if ways[0].end == LEFT else "%s and is not received" % last
 
 
 def _nodes(way: Way) -> List[str]:

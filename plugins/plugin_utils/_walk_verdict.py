@@ -51,6 +51,10 @@ def judge(cluster: Cluster, there: Way, back: Way, infos: Mapping[str, Data], to
     for way in ways:
         if way.end == UNKNOWN and way.node and evidence is None:
             return Verdict(NOT_KNOWN, "Not known: %s %s." % (way.node, way.reason), way.node, way.reason)
+    for way in ways:
+        for node, reason in way.silent:
+            if evidence is None:
+                return Verdict(NOT_KNOWN, "Not known: %s %s; -e probe=true tells whether it does now." % (node, reason), node, reason)
     for translated in there.translated:
         if is_inside(there.destination.address, cluster):
             reason = "gives it the source %s (%s by %s), so %s does not see %s" % (
@@ -122,6 +126,7 @@ def _right(there: Way, back: Way, evidence: Optional[Evidence]) -> Verdict:
     if evidence is not None:
         size = ", one of %d bytes with DF among them" % evidence.large_size if evidence.large_size else ""
         although = next(("; by its lookups %s %s" % (way.node, way.reason) for way in (there, back) if way.end == LOST), "")
+        although = although or next(("; %s %s" % (way.node, way.reason) for way in (there, back) if way.end == UNKNOWN and way.node), "")
         sentence = "Delivered: %s, %d of %d probes came back%s%s" % (ends, evidence.received, evidence.sent, size, although)
         return Verdict(DELIVERED, "%s." % sentence, "", "")
     if there.end == LEFT or back.end in (LEFT, UNKNOWN):

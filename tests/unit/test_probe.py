@@ -297,6 +297,21 @@ def test_who_says_no_is_named():
     )
 
 
+def test_a_next_hop_that_does_not_answer_is_told_by_the_kernel():
+    refusal = {"source": "172.18.0.3", "what": "Host Unreachable", "mtu": 0}
+    verdict, _there, _back = judged(sent(0, None, [refusal]), {"a": through("veth0", "eth0", SMALL, []), "b": seen(("eth0", "in", "request", SMALL))})
+    assert verdict.sentence == "Not delivered: b gets no answer from its next hop 10.244.1.2 on veth0 ('Host Unreachable') (0 of 3 probes came back)."
+
+
+def test_outside_where_no_answer_comes_from():
+    cluster = PaperCluster()
+    cluster["a"].routes["0.0.0.0/0"] = ("172.18.0.1", "eth0")
+    verdict, _there, _back = judged(sent(0, None), {"a": seen(("veth0", "in", "request", SMALL), ("eth0", "out", "request", SMALL))}, cluster, dst="192.0.2.9")
+    assert verdict.sentence == "Not delivered: 0 of 3 probes came back, and it leaves a by eth0 for 192.0.2.9, and no answer comes in."
+    verdict, _there, _back = judged(sent(), {"a": A}, cluster, dst="192.0.2.9")
+    assert verdict.sentence.startswith("Delivered: ") and "3 of 3" in verdict.sentence
+
+
 def test_what_the_kernel_does_not_send():
     verdict, _there, _back = judged(sent(0, None, errors=["Network is unreachable"]), {"a": seen(), "b": seen()})
     assert verdict.sentence == "Not delivered: no probe was sent, and the kernel of pod-a0 does not send it (Network is unreachable)."

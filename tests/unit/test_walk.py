@@ -219,9 +219,10 @@ FAULTS = [
     (
         "the next hop does not answer",
         set_in("a", "neighbours", "172.18.0.3", "FAILED"),
-        "lost",
+        "unknown",
         "a",
-        "Not delivered: a gets no answer from its next hop 172.18.0.3 (b) on eth0 (neighbour entry FAILED).",
+        "Not known: a got no answer from its next hop 172.18.0.3 (b) on eth0 when it asked last (neighbour entry FAILED); -e probe=true tells whether it does"
+        " now.",
     ),
     ("the link is down", lambda cluster: cluster["a"].down.add("eth0"), "lost", "a", "Not delivered: a sends it by eth0, which is down or has no link."),
     (
@@ -257,7 +258,7 @@ def test_a_fault_is_named_with_its_hop(wrong, status, hop, sentence):
     # Pods are known from before: who is gone from the table is still a pod.
     cluster.infos = lambda **timers: {name: info for name, info in infos.items() if not cluster[name].why}
     verdict, text, _there, _back = walked(cluster, dst=dst)
-    if status == "unknown":
+    if cluster["b"].why:
         sentence = sentence.replace("pod-b0", dst)
     assert (verdict.status, verdict.hop, verdict.sentence) == (status, hop, sentence), "\n".join(text)
     assert text[-1] == sentence
@@ -314,6 +315,24 @@ def test_a_gateway_to_peers_that_are_not_on_link_is_passed_and_told():
     verdict, _text, there, _back = walked(cluster)
     assert verdict.status == "delivered" and path(there) == ["pod-a0", "a", "172.18.0.254", "b", "pod-b0"]
     assert verdict.sentence.endswith("; what the gateway 172.18.0.254 does was not looked at.")
+
+
+def test_a_pod_behind_a_bridge_has_no_interface_of_its_own():
+    cluster = PaperCluster()
+    for name, number in (("a", 0), ("b", 1)):
+        cluster[name].pods["10.244.%d.2" % number] = "cni0"
+    whole = cluster.infos
+
+    def infos(**timers):
+        found = whole(**timers)
+        for info in found.values():
+            for pod in info["pods"]:
+                pod["interface"] = ""
+        return found
+
+    cluster.infos = infos
+    verdict, text, there, back = walked(cluster)
+    assert (verdict.status, path(there), path(back)) == ("delivered", ["pod-a0", "a", "b", "pod-b0"], ["pod-b0", "b", "a", "pod-a0"]), "\n".join(text)
 
 
 def test_a_pod_that_cannot_be_asked_is_told():
