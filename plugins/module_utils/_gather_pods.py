@@ -15,6 +15,7 @@ import json
 import os
 
 from . import _allocations, _files
+from ._errors import KindnetError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,9 +65,13 @@ def pods(conflists: Sequence[Data], routed: Dict[str, str], links: Iterable[Link
     by_pod: Dict[Tuple[str, str, str], List[str]] = {}
     for network, allocation in given:
         by_pod.setdefault((network, allocation.container, allocation.ifname or DEFAULT_IFNAME), []).append(allocation.ip)
-    namespaces = sorted(_files.names_in(TASKS) or ())
     found: List[Data] = []
     unread: List[str] = []
+    try:
+        namespaces = sorted(_files.names_in(TASKS) or ())
+    except KindnetError as e:
+        namespaces = []
+        unread.append(str(e))
     for (network, container, ifname), ips in by_pod.items():
         cached = _cached(network, container, ifname, unread)
         args = arguments_of(cached)
