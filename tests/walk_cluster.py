@@ -153,6 +153,6 @@ class PaperCluster:
                  "interface": f"veth{n}", "netns": "/proc/7/ns/net"} for n in (0, 1)
             ]
             addresses = [{"interface": d, "ip": a.split("/")[0], "prefix_length": 0} for d, each in node.links.items() for a in each]
-            timer = {"active": True, "since": "2026-11-27T01:00:00Z", "paused_seconds": None, "problems": [], **timers.get(name, {})}
+            timer = {"active": "active", "since": "2026-11-27T01:00:00Z", "paused_seconds": None, "problems": [], **timers.get(name, {})}
             found[name] = {"node_name": name, "managed": True, "pods": pods, "addresses": copy.deepcopy(addresses), "timer": timer}
         return found

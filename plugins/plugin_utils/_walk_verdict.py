@@ -155,7 +155,7 @@ def _state(info: Data, about: str, today: str) -> str:
     timer = info.get("timer") or {}
     if not info.get("managed", True):
         return "; it was never converged"
-    if timer.get("active") is False:
+    if timer.get("active") in ("inactive", "failed", "deactivating"):  # "" where there is no systemd
         since = timer.get("since") or ""
         return "; its timer is stopped%s" % (" since %s" % _clock(since, today) if since else "")
     if timer.get("paused_seconds"):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from walk_cluster import PaperCluster
 
 TODAY = "2026-11-27"
-STOPPED = {"active": False, "since": "2026-11-27T14:02:33Z"}
+STOPPED = {"active": "inactive", "since": "2026-11-27T14:02:33Z"}
 BY_LOOKUPS = "what the filter tables make of it was not evaluated (-e probe=true sends real probes)"
 
 
@@ -283,14 +283,15 @@ def test_a_source_that_nobody_was_asked_about(source, status):
     "timer, end",
     [
         (STOPPED, "; its timer is stopped since 14:02 UTC."),
-        ({"active": False, "since": "2026-11-25T09:30:00Z"}, "; its timer is stopped since 2026-11-25 09:30 UTC."),
-        ({"active": False, "since": ""}, "; its timer is stopped."),
+        ({"active": "failed", "since": "2026-11-25T09:30:00Z"}, "; its timer is stopped since 2026-11-25 09:30 UTC."),
+        ({"active": "inactive", "since": ""}, "; its timer is stopped."),
         ({"paused_seconds": 90}, "; its passes are paused for another 90 s."),
         (
             {"problems": [{"subject": "route 10.244.9.0/24", "message": "x."}, {"subject": "route 10.244.0.0/24", "message": "its next hop is not on-link."}]},
             "; its passes say: route 10.244.0.0/24: its next hop is not on-link.",
         ),
         ({}, "."),
+        ({"active": ""}, "."),
     ],
 )
 def test_the_sentence_says_why_the_node_does_not_mend_itself(timer, end):
