@@ -41,7 +41,7 @@ options:
         required: true
       begins:
         description:
-          - Whether these packets begin a connection. Nat rules are asked about these alone: what answers them goes by what the kernel remembers.
+          - Whether these packets begin a connection. Nat rules are asked about these alone, since what answers goes by what the kernel remembers.
         type: bool
         default: false
   pods:
