@@ -208,9 +208,11 @@ def count_others() -> int:
     return sum("rule" in one for family, table, chain in chains for one in _objects(["list", "chain", family, table, chain]))
 
 
-def nat_ruleset() -> Dict[str, Any]:
+def nat_ruleset(with_own: bool = False) -> Dict[str, Any]:
     """What ``nft -j list ruleset`` would tell of tables in which others have native nat chains. Two processes and more."""
     tables = dict.fromkeys((family, table) for family, table, _chain in _native_nat_chains())
+    if with_own and installed() and has_table():
+        tables[FAMILY, TABLE] = None
     return {"nftables": [one for family, table in tables for one in _objects(["list", "table", family, table])]}
 
 

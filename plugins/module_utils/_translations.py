@@ -1,0 +1,52 @@
+# Copyright (c) 2026, the kindnet.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which rule of this host's nat tables gives a packet another source. Reads through all of nat, so a pass never asks."""
+
+from __future__ import annotations
+
+__metaclass__ = type
+
+import re
+
+from . import _nftables
+from ._firewall import BACKENDS
+from ._packet_rules import NatChains
+from ._plan_chain import FLAVOURS, Place, command
+from ._plan_translation import Packet, iptables_hook, nft_hooks, translation
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Sequence
+
+    from ._lookups import Namespace
+
+    Data = Dict[str, Any]
+
+LOCK_WAIT = 5  # seconds
+TO_SOURCE = {4: re.compile(r"--to-source ([0-9.]+)(?![-0-9.])"), 6: re.compile(r"--to-source \[?([0-9a-f:]+)(?![-0-9a-f:])")}  # one address, not a range
+
+
+def of_lookups(found: Sequence[Data], namespace: Namespace, family: int) -> None:
+    """Add to each lookup that leads out of the host what its packet's source becomes: ``translation``."""
+    leaving = [entry for entry in found if not entry["error"] and entry["type"] == "unicast"]
+    if not leaving:
+        return
+    lists = {flavour: BACKENDS[flavour].read_nat("ipv%d" % family, LOCK_WAIT) for flavour in FLAVOURS}
+    native = nft_hooks(NatChains(_nftables.nat_ruleset(with_own=True)), family)
+    for entry in leaving:
+        hooks = native + [
+            iptables_hook("%s -t nat " % command(Place(flavour, "ipv%d" % family)), lists[flavour], family, not entry["iif"])
+            for flavour in FLAVOURS
+            if lists[flavour]
+        ]
+        said = translation(hooks, Packet(entry["source"], entry["destination"], entry["iif"], entry["dev"]))
+        entry["translation"] = {"by": said.by, "rule": said.rule, "doubts": list(said.doubts), "source": ""}
+        to = TO_SOURCE[family].search(said.rule)
+        if to:
+            entry["translation"]["source"] = to.group(1)
+    masqueraded = [entry for entry in leaving if entry["translation"]["by"] == "MASQUERADE"]
+    # What the kernel takes is the address by which it would reach the next hop itself.
+    answers = namespace.ask(["route get %s oif %s" % (entry["via"] or entry["destination"], entry["dev"]) for entry in masqueraded])
+    for entry, (route, _why) in zip(masqueraded, answers):
+        entry["translation"]["source"] = route[0].get("prefsrc", "") if route else ""
