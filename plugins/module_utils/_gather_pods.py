@@ -73,7 +73,7 @@ def pods(conflists: Sequence[Data], routed: Dict[str, str], links: Iterable[Link
         name, namespace = args.get("K8S_POD_NAME", ""), args.get("K8S_POD_NAMESPACE", "")
         if not name:
             name, namespace = _of_containerd(container, namespaces)
-        netns = cached.get("netns")
+        netns = netns_of(cached)
         found.append(
             {
                 "ips": ips,
@@ -81,7 +81,7 @@ def pods(conflists: Sequence[Data], routed: Dict[str, str], links: Iterable[Link
                 "name": name,
                 "namespace": namespace,
                 "interface": next((routed[ip] for ip in ips if ip in routed), "") or host_interface(cached, veths),
-                "netns": netns if isinstance(netns, str) and os.path.exists(netns) else "",
+                "netns": netns if netns and os.path.exists(netns) else "",
             }
         )
     notes += unread[:MOST_NAMED]
@@ -121,6 +121,14 @@ def host_interface(cached: Data, veths: Set[str]) -> str:
         if isinstance(interface, dict) and not interface.get("sandbox") and interface.get("name") in veths:
             return str(interface["name"])
     return ""
+
+
+def netns_of(cached: Data) -> str:
+    """Pure. The path of the pod's network namespace. Older releases of libcni keep it only as the plugins told it, as the sandbox of an interface."""
+    result = cached.get("result")
+    interfaces = result.get("interfaces") if isinstance(result, dict) else None
+    sandboxes = [one.get("sandbox") for one in (interfaces if isinstance(interfaces, list) else ()) if isinstance(one, dict)]
+    return next((path for path in [cached.get("netns"), *sandboxes] if isinstance(path, str) and path), "")
 
 
 def _cached(network: str, container: str, ifname: str, unread: List[str]) -> Data:
