@@ -31,9 +31,10 @@ if TYPE_CHECKING:
         name: str
         netns: str  # path of a network namespace; "" is that of this process
         targets: Tuple[str, ...]  # addresses in canonical text
+        ips: Tuple[str, ...] = ()  # of the source: a namespace that does not have them is another one by now
 
     class Pace(NamedTuple):
-        count: int  # requests to each target
+        times: int  # requests to each target
         interval: float  # seconds at least between two of them
         timeout: float  # seconds to wait for an answer to the last one
         rate: float  # requests a second of all sources together, at most
@@ -45,8 +46,8 @@ if TYPE_CHECKING:
         flow: int
         sequence: int
 else:
-    Source = namedtuple("Source", "name netns targets")
-    Pace = namedtuple("Pace", "count interval timeout rate")
+    Source = namedtuple("Source", "name netns targets ips", defaults=((),))
+    Pace = namedtuple("Pace", "times interval timeout rate")
     Due = namedtuple("Due", "at flow sequence")
 
 CLONE_NEWNET = 0x40000000
@@ -97,7 +98,7 @@ def schedule(flows: int, pace: Pace) -> Iterator[Due]:
     """When each request is due: to all targets in turn, and then again. Pure."""
     before = -1.0 / pace.rate
     last: Dict[int, float] = {}
-    for sequence in range(pace.count):
+    for sequence in range(pace.times):
         for flow in range(flows):
             before = max(before + 1.0 / pace.rate, last[flow] + pace.interval if sequence else 0.0)
             last[flow] = before
@@ -105,11 +106,11 @@ def schedule(flows: int, pace: Pace) -> Iterator[Due]:
 
 
 def refuse_long(flows: int, pace: Pace) -> None:
-    seconds = max(flows * pace.count / pace.rate, pace.count * pace.interval) + pace.timeout
+    seconds = max(flows * pace.times / pace.rate, pace.times * pace.interval) + pace.timeout
     if seconds > LONGEST:
         raise KindnetError(
             "targets",
-            "%d, asked %d times each at %g requests a second" % (flows, pace.count, pace.rate),
+            "%d, asked %d times each at %g requests a second" % (flows, pace.times, pace.rate),
             "would take %d s, and %d s is the limit" % (seconds, LONGEST),
             "Ask fewer targets, fewer times, or allow a higher rate.",
         )
@@ -128,13 +129,14 @@ def ping(sources: Sequence[Source], pace: Pace) -> List[Dict[str, object]]:
             at += len(source.targets)
             by_family: Dict[int, socket.socket] = {}
             try:
-                for made in _sockets(source.netns, sorted({flows[i].family for i in own})):
-                    opened.append(made)
-                    by_family[4 if made.family == socket.AF_INET else 6] = made
+                for family in sorted({flows[i].family for i in own}):
+                    by_family[family] = _open(source.netns, family, next((ip for ip in source.ips if (":" in ip) is (family == 6)), ""))
+                    opened.append(by_family[family])
             except OSError as e:
-                # A pod may have ended since it was looked for.
+                # A pod may have ended since it was looked for, and its namespace be another's.
+                why = "does not have its address" if e.errno == errno.EADDRNOTAVAIL else e.strerror
                 for i in own:
-                    flows[i].error = "not asked: %s: %s" % (source.netns or "raw sockets", e.strerror)
+                    flows[i].error = "not asked: %s: %s" % (source.netns or "this host", why)
                 continue
             socket_of.update((i, by_family[flows[i].family]) for i in own)
         _Run(flows, socket_of, pace).run()
@@ -220,19 +222,16 @@ def request(family: int, ident: int, sequence: int, payload: bytes) -> bytes:
 
 
 def checksum(data: bytes) -> int:
-    total = sum(struct.unpack("!%dH" % (len(data) // 2), data))  # of an even number of bytes, as ours are
+    total: int = sum(struct.unpack("!%dH" % (len(data) // 2), data))  # of an even number of bytes, as ours are
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
 
 
-def _sockets(netns: str, families: Sequence[int]) -> Iterator[socket.socket]:
-    """Raw sockets in a namespace, one for each family. This thread is back in its own whenever one is handed out."""
-    for family in families:
-        yield _in_namespace(netns, family) if netns else _socket(family)
-
-
-def _in_namespace(netns: str, family: int) -> socket.socket:
+def _open(netns: str, family: int, ip: str) -> socket.socket:
+    """A raw socket in a namespace. This thread is back in its own afterwards."""
+    if not netns:
+        return _socket(family, ip)
     here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         there = os.open(netns, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # whatever it is, nobody waits for it
@@ -241,7 +240,7 @@ def _in_namespace(netns: str, family: int) -> socket.socket:
         finally:
             os.close(there)
         try:
-            return _socket(family)
+            return _socket(family, ip)
         finally:
             _setns(here)
     finally:
@@ -256,18 +255,24 @@ def _setns(fd: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
-def _socket(family: int) -> socket.socket:
+def _socket(family: int, ip: str) -> socket.socket:
     flags = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    kinds = (REPLY[family], UNREACHABLE[family], TTL_EXCEEDED[family])
     if family == 4:
         made = socket.socket(socket.AF_INET, flags, socket.IPPROTO_ICMP)
-        passed = sum(1 << kind for kind in (REPLY[4], UNREACHABLE[4], TTL_EXCEEDED[4]))
-        made.setsockopt(SOL_RAW, ICMP_FILTER, struct.pack("=I", ~passed & 0xFFFFFFFF))
-        return made
-    made = socket.socket(socket.AF_INET6, flags, socket.IPPROTO_ICMPV6)
-    blocked = [0xFFFFFFFF] * 8
-    for kind in (REPLY[6], UNREACHABLE[6], TTL_EXCEEDED[6]):
-        blocked[kind // 32] &= ~(1 << kind % 32)
-    made.setsockopt(socket.IPPROTO_ICMPV6, ICMP6_FILTER, struct.pack("=8I", *blocked))
+        option, blocked = (SOL_RAW, ICMP_FILTER), [0xFFFFFFFF]
+    else:
+        made = socket.socket(socket.AF_INET6, flags, socket.IPPROTO_ICMPV6)
+        option, blocked = (socket.IPPROTO_ICMPV6, ICMP6_FILTER), [0xFFFFFFFF] * 8
+    try:
+        for kind in kinds:
+            blocked[kind // 32] &= ~(1 << kind % 32)
+        made.setsockopt(*option, struct.pack("=%dI" % len(blocked), *blocked))
+        if ip:
+            made.bind((ip, 0))
+    except OSError:
+        made.close()
+        raise
     return made
 
 
@@ -276,12 +281,15 @@ def parse_sources(value: object) -> Tuple[Source, ...]:
     from ._node_table import parse_address
 
     if not isinstance(value, list):
-        raise KindnetError("sources", ascii(value)[:80], "is not a list", "Give a list of mappings with name, netns and targets, as one JSON string.")
+        remedy = "Give a list of mappings with name, netns, source_ips and targets, as one JSON string."
+        raise KindnetError("sources", ascii(value)[:80], "is not a list", remedy)
     sources: List[Source] = []
     for entry in value:
-        if not isinstance(entry, dict) or not isinstance(entry.get("name", ""), str) or not isinstance(entry.get("targets"), list):
-            raise KindnetError("sources", ascii(entry)[:80], "is not a mapping with name, netns and targets", "Correct it.")
-        sources.append(Source(entry.get("name", ""), parse_netns(entry.get("netns")), tuple(parse_address("targets", t).text for t in entry["targets"])))
+        lists = [entry.get(key, []) for key in ("targets", "source_ips")] if isinstance(entry, dict) else []
+        if not lists or not isinstance(entry.get("name", ""), str) or not all(isinstance(one, list) for one in lists):
+            raise KindnetError("sources", ascii(entry)[:80], "is not a mapping with name, netns, source_ips and targets", "Correct it.")
+        targets, ips = (tuple(parse_address(field, ip).text for ip in one) for field, one in zip(("targets", "source_ips"), lists))
+        sources.append(Source(entry.get("name", ""), parse_netns(entry.get("netns")), targets, ips))
     return tuple(sources)
 
 

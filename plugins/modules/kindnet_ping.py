@@ -30,10 +30,17 @@ options:
       - Path of the network namespace from which to ask O(targets), such as C(/run/netns/cni-1234) or C(/proc/812/ns/net).
       - By default the host's own.
     type: path
+  source_ips:
+    description:
+      - Addresses to ask O(targets) from, one of each family that they have. By default the kernel chooses.
+      - A namespace that does not have them is not asked from. The paths of some runtimes lead to another pod's once the one that they were for has ended.
+    type: list
+    elements: str
+    default: []
   sources:
     description:
       - In place of O(targets), several sources at once, as one JSON string. A list of mappings with V(name) (what to call it in RV(results)), V(netns) (as
-        O(netns), empty for the host) and V(targets).
+        O(netns), empty for the host), V(source_ips) and V(targets).
       - Neither the host's journal nor the result repeats it.
     type: str
   count:
@@ -79,6 +86,7 @@ EXAMPLES = r"""
 - name: Does the pod of another node answer a pod here?
   kindnet.host.kindnet_ping:
     netns: /run/netns/cni-5b0c1f3e
+    source_ips: [10.244.0.2]
     targets: [10.244.1.2]
     count: 10
   register: answers
@@ -145,7 +153,7 @@ from ansible_collections.kindnet.host.plugins.module_utils._module import short_
 
 def sources_of(params):
     if params["sources"] is None:
-        return _ping.parse_sources([{"name": "", "netns": params["netns"], "targets": params["targets"]}])
+        return _ping.parse_sources([{"name": "", **{key: params[key] for key in ("netns", "source_ips", "targets")}}])
     try:
         given = json.loads(params["sources"])
     except ValueError as e:
@@ -158,6 +166,7 @@ def main():
         argument_spec={
             "targets": {"type": "list", "elements": "str"},
             "netns": {"type": "path"},
+            "source_ips": {"type": "list", "elements": "str", "default": []},
             # Hidden, or the journal of every host would repeat the addresses of all its peers in every run.
             "sources": {"type": "str", "no_log": True},
             "count": {"type": "int", "default": 3},
