@@ -11,7 +11,7 @@ import ipaddress
 import random
 from collections import namedtuple
 
-from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
+from ..module_utils._errors import KindnetError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         source_host: str
         source: str
         netns: str
+        source_ips: Tuple[str, ...]  # that its namespace has to have
         target_host: str
         target: str
         address: str
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 else:
     Pod = namedtuple("Pod", "label netns ips")
     Host = namedtuple("Host", "name node_ips why_not reached pod", defaults=("", True, None))
-    Flow = namedtuple("Flow", "kind source_host source netns target_host target address")
+    Flow = namedtuple("Flow", "kind source_host source netns source_ips target_host target address")
     Plan = namedtuple("Plan", "hosts sample flows not_tried")
 
 KINDS = POD_TO_POD, NODE_TO_POD, NODE_TO_NODE = ("pod to pod", "node to pod", "node to node")
@@ -114,12 +115,12 @@ def plan(hosts: Sequence[Host], sample: int, seed: int) -> Plan:
         own: List[Flow] = []
         if host.pod and host.pod.netns:
             for other in (by_name[t] for t in targets):
-                own += _to_pod(POD_TO_POD, host, host.pod.label, host.pod.netns, host.pod.ips, other)
-        own += _to_pod(NODE_TO_POD, host, name, "", host.node_ips, host)
+                own += _to_pod(POD_TO_POD, host, host.pod, other)
+        itself = Pod(name, "", host.node_ips)
+        for other in [host] + [by_name[t] for t in targets]:
+            own += _to_pod(NODE_TO_POD, host, itself, other)
         for other in (by_name[t] for t in targets):
-            own += _to_pod(NODE_TO_POD, host, name, "", host.node_ips, other)
-        for other in (by_name[t] for t in targets):
-            own += [Flow(NODE_TO_NODE, name, name, "", other.name, other.name, ip) for ip in _first_of_each_family(other.node_ips, host.node_ips)]
+            own += [Flow(NODE_TO_NODE, name, name, "", (), other.name, other.name, ip) for ip in _first_of_each_family(other.node_ips, host.node_ips)]
         flows[name] = tuple(own)
     return Plan(hosts, sample, flows, _not_tried(hosts))
 
@@ -129,7 +130,7 @@ def sources_of(flows: Sequence[Flow]) -> List[Dict[str, Any]]:
     sources: List[Dict[str, Any]] = []
     for flow in flows:
         if not sources or sources[-1]["name"] != flow.source:
-            sources.append({"name": flow.source, "netns": flow.netns, "targets": []})
+            sources.append({"name": flow.source, "netns": flow.netns, "source_ips": list(flow.source_ips), "targets": []})
         sources[-1]["targets"].append(flow.address)
     return sources
 
@@ -187,10 +188,14 @@ def _result(flow: Flow, answer: Mapping[str, Any]) -> Dict[str, Any]:
     }
 
 
-def _to_pod(kind: str, host: Host, source: str, netns: str, own: Sequence[str], other: Host) -> List[Flow]:
+def _to_pod(kind: str, host: Host, source: Pod, other: Host) -> List[Flow]:
     if not other.pod:
         return []
-    return [Flow(kind, host.name, source, netns, other.name, other.pod.label, ip) for ip in _first_of_each_family(other.pod.ips, own)]
+    source_ips = source.ips if source.netns else ()
+    return [
+        Flow(kind, host.name, source.label, source.netns, source_ips, other.name, other.pod.label, ip)
+        for ip in _first_of_each_family(other.pod.ips, source.ips)
+    ]
 
 
 def _first_of_each_family(ips: Sequence[str], own: Sequence[str]) -> List[str]:

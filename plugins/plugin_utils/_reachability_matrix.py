@@ -7,8 +7,8 @@ from __future__ import annotations
 
 __metaclass__ = type
 
-from ansible_collections.kindnet.host.plugins.module_utils._node_table import shorten
-from ansible_collections.kindnet.host.plugins.plugin_utils._reachability import KINDS, POD_TO_POD, is_bad
+from ..module_utils._node_table import shorten
+from ._reachability import KINDS, POD_TO_POD, is_bad
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
