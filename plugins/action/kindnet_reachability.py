@@ -13,8 +13,8 @@ from datetime import datetime, timezone
 from ansible.plugins.action import ActionBase
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.module_utils._node_table import parse_nodes
-from ansible_collections.kindnet.host.plugins.plugin_utils import _reachability, _reachability_file
-from ansible_collections.kindnet.host.plugins.plugin_utils._reachability_matrix import pairs, screen
+from ansible_collections.kindnet.host.plugins.plugin_utils import _plan_reachability, _reachability_file
+from ansible_collections.kindnet.host.plugins.plugin_utils._reachability_text import pairs, screen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,14 +46,14 @@ class ActionModule(ActionBase):
             hosts = [
                 host_of(node, registered(hostvars, node.name, args["info"]) if node.name in here else None) for node in parse_nodes(args["nodes"])
             ]
-            made = _reachability.plan(hosts, _reachability.parse_sample(args["sample"], len(hosts)), args["seed"])
+            made = _plan_reachability.plan(hosts, _plan_reachability.parse_sample(args["sample"], len(hosts)), args["seed"])
             result.update(changed=False, mode="sampled" if made.sample else "full", sample=made.sample)
             if args["answers"] is None:
-                result["sources"] = {name: json.dumps(_reachability.sources_of(flows), separators=(",", ":")) for name, flows in made.flows.items()}
+                result["sources"] = {name: json.dumps(_plan_reachability.sources_of(flows), separators=(",", ":")) for name, flows in made.flows.items()}
                 return result
             told = {name: registered(hostvars, name, args["answers"]) for name in made.flows}
             answers, failures = sorted_out(told)
-            entry = _reachability.entry(made, answers, failures, datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"))
+            entry = _plan_reachability.entry(made, answers, failures, datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"))
             path = _reachability_file.write(_reachability_file.folder_of(variables.get("ansible_inventory_sources") or (), args["report_dir"]), entry)
         except KindnetError as e:
             result.update(failed=True, msg=str(e), field=e.field, value=str(e.value), remedy=e.remedy)
@@ -62,7 +62,7 @@ class ActionModule(ActionBase):
         self._display.display("\n%s\n" % screen(entry))
         bad: Dict[str, List[Mapping[str, Any]]] = {}
         for one in entry["results"]:
-            if _reachability.is_bad(one):
+            if _plan_reachability.is_bad(one):
                 bad.setdefault(one["source_host"], []).append(one)
         result.update(path=path, reachability=entry, lost={name: "\n".join(line.strip() for line in pairs(some)) for name, some in bad.items()})
         return result
@@ -72,14 +72,14 @@ def registered(hostvars: Mapping[str, Mapping[str, Any]], name: str, variable: s
     return hostvars[name].get(variable) if name in hostvars else None
 
 
-def host_of(node: Any, info: Optional[Mapping[str, Any]]) -> _reachability.Host:
+def host_of(node: Any, info: Optional[Mapping[str, Any]]) -> _plan_reachability.Host:
     """A node of the table, with what its host said of itself."""
     if info is None:
-        return _reachability.Host(node.name, node.node_ips, OUTSIDE)
+        return _plan_reachability.Host(node.name, node.node_ips, OUTSIDE)
     reason = reason_of(info)
     if reason:
-        return _reachability.Host(node.name, node.node_ips, reason, not info.get("unreachable"))
-    return _reachability.Host(node.name, node.node_ips, pod=_reachability.pod_of(node.name, node.pod_cidrs, info.get("pods") or ()))
+        return _plan_reachability.Host(node.name, node.node_ips, reason, not info.get("unreachable"))
+    return _plan_reachability.Host(node.name, node.node_ips, pod=_plan_reachability.pod_of(node.name, node.pod_cidrs, info.get("pods") or ()))
 
 
 def reason_of(result: Mapping[str, Any]) -> str:

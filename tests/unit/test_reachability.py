@@ -12,7 +12,7 @@ import json
 import pytest
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.plugin_utils import _reachability_file
-from ansible_collections.kindnet.host.plugins.plugin_utils._reachability import (
+from ansible_collections.kindnet.host.plugins.plugin_utils._plan_reachability import (
     NODE_TO_NODE,
     NODE_TO_POD,
     POD_TO_POD,
@@ -26,7 +26,7 @@ from ansible_collections.kindnet.host.plugins.plugin_utils._reachability import 
     sources_of,
     who_asks_whom,
 )
-from ansible_collections.kindnet.host.plugins.plugin_utils._reachability_matrix import cell, screen
+from ansible_collections.kindnet.host.plugins.plugin_utils._reachability_text import cell, screen
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -187,6 +187,15 @@ def test_a_host_that_was_not_reached_asked_nobody_and_is_not_reachable():
     assert found["hosts"] == ["a", "b", "c"] and found["mode"] == "full"
     lines = screen(found).splitlines()
     assert [line for line in lines if line.startswith("  3 c")] == ["  3 c  not asked: unreachable: timed out"] * 3
+
+
+def test_source_and_target_are_one_result_also_with_two_families():
+    for six in (True, False):
+        found = report([host("a", 1, six=six), host("b", 2, six=six), host("c", 3)])
+        pairs = [(r["source"], r["target"]) for r in found["results"]]
+        assert len(pairs) == len(set(pairs))
+        assert {s for s, _t in pairs} == set(found["sources"]) and {t for _s, t in pairs} == set(found["targets"])
+        assert ("a", "b (IPv6)") in pairs if six else not any("(" in t for t in found["targets"])
 
 
 def test_what_could_not_be_asked_is_no_answer():

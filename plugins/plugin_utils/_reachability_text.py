@@ -8,7 +8,7 @@ from __future__ import annotations
 __metaclass__ = type
 
 from ..module_utils._node_table import shorten
-from ._reachability import KINDS, POD_TO_POD, is_bad
+from ._plan_reachability import KINDS, POD_TO_POD, is_bad
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -141,6 +141,8 @@ def entry(made: Plan, answers: Mapping[str, Sequence[Mapping[str, Any]]], failur
     :param answers: what kindnet_ping returned, by the host that asked.
     :param failures: why a host that was to ask has nothing to tell.
     """
+    flows = [flow for flow_list in made.flows.values() for flow in flow_list]
+    both = len({":" in flow.address for flow in flows}) > 1
     results = []
     not_asked = [{"host": h.name, "reached": h.reached, "message": h.why_not} for h in made.hosts if h.why_not]
     for host in made.hosts:
@@ -150,15 +152,14 @@ def entry(made: Plan, answers: Mapping[str, Sequence[Mapping[str, Any]]], failur
         if told is None:
             not_asked.append({"host": host.name, "reached": host.name in failures, "message": failures.get(host.name, "told nothing")})
             continue
-        results += [_result(flow, answer) for flow, answer in zip(made.flows[host.name], told)]
-    flows = [flow for flow_list in made.flows.values() for flow in flow_list]
+        results += [_result(flow, _target(flow, both), answer) for flow, answer in zip(made.flows[host.name], told)]
     return {
         "generated": generated,
         "mode": "sampled" if made.sample else "full",
         "sample": made.sample,
         "hosts": [h.name for h in made.hosts],
         "sources": sorted({flow.source for flow in flows}),
-        "targets": sorted({flow.target for flow in flows}),
+        "targets": sorted({_target(flow, both) for flow in flows}),
         "results": results,
         "not_asked": sorted(not_asked, key=lambda one: str(one["host"])),
         "not_tried": list(made.not_tried),
@@ -170,12 +171,17 @@ def is_bad(result: Mapping[str, Any]) -> bool:
     return bool(result["received"] < result["sent"] or not result["sent"])
 
 
-def _result(flow: Flow, answer: Mapping[str, Any]) -> Dict[str, Any]:
+def _target(flow: Flow, both: bool) -> str:
+    """What is asked is one thing for each family, where there are both: a report may have a place for each source and target alone."""
+    return flow.target + " (IPv6)" if both and ":" in flow.address else flow.target
+
+
+def _result(flow: Flow, target: str, answer: Mapping[str, Any]) -> Dict[str, Any]:
     return {
         "kind": flow.kind,
         "source": flow.source,
         "source_host": flow.source_host,
-        "target": flow.target,
+        "target": target,
         "target_host": flow.target_host,
         "address": flow.address,
         "sent": answer["sent"],
