@@ -410,8 +410,8 @@ def start_play(playbook: str, *arguments: str, inventory: Path | None = None, **
         ANSIBLE_CALLBACK_PLUGINS=str(ROOT / "molecule/shared/callback"),
         ANSIBLE_CALLBACKS_ENABLED="record_runs",
         MOLECULE_EPHEMERAL_DIRECTORY=str(record),
-        **environment,
     )
+    variables.update(environment)
     command = [ROOT / ".venv/bin/ansible-playbook", *(f"--inventory={i}" for i in inventories), ROOT / "playbooks" / playbook, *arguments]
     process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

@@ -21,7 +21,7 @@ from ansible_collections.kindnet.host.plugins.module_utils._node_table import (
     parse_nodes,
     shorten,
 )
-from ansible_collections.kindnet.host.plugins.module_utils._plan import diff_of
+from ansible_collections.kindnet.host.plugins.module_utils._plan import as_data, diff_of
 from ansible_collections.kindnet.host.plugins.plugin_utils import _ledger_file
 from ansible_collections.kindnet.host.plugins.plugin_utils._plan_ledger import (
     Host,
@@ -108,6 +108,7 @@ class ActionModule(ActionBase):
         nodes = made.nodes
         result.update(
             changed=bool(made.plan.changes) if made.plan else False,
+            changes=as_data(made.plan.changes) if made.plan else [],
             diff=dict(diff_of(made.plan), before_header=made.path, after_header=made.path) if made.plan and made.plan.changes else [],
             ask=[],
             ask_outside=[],

@@ -17,6 +17,7 @@ from functools import cached_property, partial
 from . import _addresses, _conflist, _desired, _gather_conflists, _gather_masq, _gather_pods, _gather_routes, _gather_state, _interfaces
 from ._errors import KindnetError
 from ._node_table import SPECIAL
+from ._peers_digest import digest_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Host:
             "sections": sorted(recorded.sections),
             "error": self._desired_error,
             "pod_cidrs": self._own_pod_cidrs,
+            "peers": self._at("recorded peers", self._peers_digest, ""),
         }
 
     def peers(self) -> Data:
@@ -152,6 +154,10 @@ class Host:
     def _section(self, name: str) -> Data:
         section: Data = self._recorded.sections.get(name, {})
         return section
+
+    def _peers_digest(self) -> str:
+        routes = self._section("routes")
+        return digest_of(routes.get("peers", ())) if routes else ""
 
     @cached_property
     def _own_pod_cidrs(self) -> List[str]:

@@ -12,7 +12,7 @@ import platform
 
 from ._converge import converge
 from ._errors import KindnetError
-from ._plan import Plan, diff_of
+from ._plan import Plan, as_data, diff_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,12 +57,13 @@ def run(module: Any, concern: Concern, extra: Optional[Callable[[Outcome], Dict[
     changes = outcome.plan.changes + ((outcome.record,) if outcome.record else ())
     result: Dict[str, Any] = {
         "changed": bool(changes),
-        "diff": diff_of(Plan(changes)),
-        "changes": [{"subject": c.subject, "action": c.action, "reason": c.reason} for c in changes],
+        "changes": as_data(changes),
         "problems": [p._asdict() for p in outcome.plan.problems + outcome.failures],
         "notes": list(outcome.plan.notes),
         "invocation": short_invocation(params),
     }
+    if module._diff:
+        result["diff"] = diff_of(Plan(changes))  # the same once more, for people
     if extra:
         result.update(extra(outcome))
     for note in outcome.plan.notes:

@@ -15,7 +15,7 @@ from collections import namedtuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, NamedTuple, Tuple
+    from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
     class Change(NamedTuple):
         """One change to the host."""
@@ -50,6 +50,11 @@ def diff_of(plan: Plan) -> Dict[str, str]:
     before = "".join("%s: %s\n" % (c.subject, c.before) for c in plan.changes if c.before)
     after = "".join("%s: %s\n" % (c.subject, c.after) for c in plan.changes if c.after)
     return {"before": before, "after": after}
+
+
+def as_data(changes: Sequence[Change]) -> List[Dict[str, str]]:
+    """Changes for the result of a module. What an adapter makes of them is none of anybody else's business."""
+    return [{"subject": c.subject, "action": c.action, "before": c.before, "after": c.after, "reason": c.reason} for c in changes]
 
 
 def line_of(change: Change) -> str:

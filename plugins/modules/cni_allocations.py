@@ -151,6 +151,14 @@ changes:
       description: V(remove).
       type: str
       sample: remove
+    before:
+      description: How it was, as a person would read it; empty if there was nothing.
+      type: str
+      version_added: "0.2.0"
+    after:
+      description: How it is then; empty if there is nothing any more.
+      type: str
+      version_added: "0.2.0"
     reason:
       description: Why.
       type: str
@@ -188,7 +196,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kindnet.host.plugins.module_utils import _allocations, _conflist, _desired, _host_ports
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.module_utils._module import message_of
-from ansible_collections.kindnet.host.plugins.module_utils._plan import Plan, diff_of
+from ansible_collections.kindnet.host.plugins.module_utils._plan import Plan, as_data, diff_of
 from ansible_collections.kindnet.host.plugins.module_utils._plan_allocations import leaked, releasing, without_pod
 
 LEAST_AGE = 60
@@ -254,7 +262,7 @@ def result(stores, found, is_release, problems):
     return {
         "changed": bool(changes),
         "diff": diff_of(Plan(tuple(changes))),
-        "changes": [{"subject": c.subject, "action": c.action, "reason": c.reason} for c in changes],
+        "changes": as_data(changes),
         "problems": problems,
         "stores": sorted(stores),
         "allocations": len(found.allocations),

@@ -101,6 +101,14 @@ changes:
       description: V(add), V(replace) or V(remove).
       type: str
       sample: add
+    before:
+      description: How it was, as a person would read it; empty if there was nothing.
+      type: str
+      version_added: "0.2.0"
+    after:
+      description: How it is then; empty if there is nothing any more.
+      type: str
+      version_added: "0.2.0"
     reason:
       description: Why.
       type: str

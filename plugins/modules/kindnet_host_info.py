@@ -123,6 +123,12 @@ cni_archives:
   elements: str
   sample: []
   version_added: "0.2.0"
+check_mode:
+  description: Whether the module ran in check mode, by whichever switch. C(ansible_check_mode) knows of C(--check) alone.
+  returned: always
+  type: bool
+  sample: false
+  version_added: "0.2.0"
 python_version:
   description: Version of the Python that ran this module.
   returned: always
@@ -320,6 +326,7 @@ def main():
         "python_version": platform.python_version(),
         "pyroute2_problem": problem,
         "pods": running_pods,
+        "check_mode": module.check_mode,
         "managed": any(os.path.lexists(path) for path in (_desired.FILE, _before.FILE, "/usr/local/lib/kindnet")),
         "rivals": running(set(module.params["rival_daemons"])),
     }

@@ -167,12 +167,18 @@ desired:
       description: This node's own pod CIDRs.
       type: list
       elements: str
+    peers:
+      description:
+        - A digest of the recorded peers, their pod CIDRs and next hops, as 16 hexadecimal digits; empty if none are recorded.
+        - It does not depend on their order, and a controller can tell what it ought to be.
+      type: str
   sample:
     digest: 0f3c9a2b1d4e5f60
     recorded: "2026-11-27T02:22:30Z"
     sections: [conflist, masq, routes, sysctl]
     error: ""
     pod_cidrs: [10.244.1.0/24]
+    peers: 8d1f0c7a55e2b394
 peers:
   description: Pod CIDRs of peers, as recorded, against the kernel.
   returned: when gathered

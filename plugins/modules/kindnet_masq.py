@@ -241,12 +241,22 @@ changes:
     action:
       description: V(add), V(replace) or V(remove).
       type: str
+    before:
+      description: How it was, as a person would read it; empty if there was nothing.
+      type: str
+      version_added: "0.2.0"
+    after:
+      description: How it is then; empty if there is nothing any more.
+      type: str
+      version_added: "0.2.0"
     reason:
       description: Why.
       type: str
   sample:
     - subject: iptables-nft chain nat/KIND-MASQ-AGENT
       action: replace
+      before: -j MASQUERADE
+      after: -d 10.244.0.0/16 -j RETURN, -j MASQUERADE
       reason: RETURN for 10.244.0.0/16 missing
 problems:
   description: What is not as wanted, one entry each; everything else was done. With any, the module fails.

@@ -118,12 +118,22 @@ changes:
     action:
       description: V(add), V(replace) or V(remove).
       type: str
+    before:
+      description: How it was, as a person would read it; empty if there was nothing.
+      type: str
+      version_added: "0.2.0"
+    after:
+      description: How it is then; empty if there is nothing any more.
+      type: str
+      version_added: "0.2.0"
     reason:
       description: Why.
       type: str
   sample:
     - subject: iptables-nft rules filter/FORWARD of pods
       action: add
+      before: ""
+      after: -s 10.244.0.0/16 -j ACCEPT, -d 10.244.0.0/16 -j ACCEPT
       reason: the policy of FORWARD is DROP
 problems:
   description: What is not as wanted, one entry each; everything else was done. With any, the module fails.

@@ -144,6 +144,34 @@ ledger:
   returned: success
   type: str
   sample: /home/me/inventory/kindnet-ledger.yml
+changes:
+  description: What is given out, or would be in check mode, and what changes in the ledger otherwise.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    subject:
+      description: What of the ledger.
+      type: str
+    action:
+      description: V(add), V(replace) or V(remove).
+      type: str
+    before:
+      description: How it was; empty if there was nothing.
+      type: str
+    after:
+      description: How it is then; empty if there is nothing any more.
+      type: str
+    reason:
+      description: Why.
+      type: str
+  sample:
+    - subject: pod CIDRs of worker in the ledger
+      action: add
+      before: ""
+      after: 10.244.1.0/24
+      reason: it had none
+  version_added: "0.2.0"
 nodes_json:
   description: The table as one JSON string. A list of thousands of nodes would be templated item by item, for each host and task.
   returned: success

@@ -129,12 +129,22 @@ changes:
     action:
       description: V(add), V(replace) or V(remove).
       type: str
+    before:
+      description: How it was, as a person would read it; empty if there was nothing.
+      type: str
+      version_added: "0.2.0"
+    after:
+      description: How it is then; empty if there is nothing any more.
+      type: str
+      version_added: "0.2.0"
     reason:
       description: Why.
       type: str
   sample:
     - subject: kindnet-reconcile.timer
       action: replace
+      before: inactive
+      after: active
       reason: passes go on
 problems:
   description: Always empty; what fails ends this module with its message.

@@ -242,12 +242,22 @@ changes:
     action:
       description: V(add), V(replace) or V(remove).
       type: str
+    before:
+      description: How it was, as a person would read it; empty if there was nothing.
+      type: str
+      version_added: "0.2.0"
+    after:
+      description: How it is then; empty if there is nothing any more.
+      type: str
+      version_added: "0.2.0"
     reason:
       description: Why.
       type: str
   sample:
     - subject: route 10.244.1.0/24
       action: add
+      before: ""
+      after: via 172.18.0.3 proto 107
       reason: missing
 problems:
   description: What is not as wanted, one entry each; everything else was done. With any, the module fails.

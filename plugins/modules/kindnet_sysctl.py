@@ -65,7 +65,25 @@ changes:
   returned: success
   type: list
   elements: dict
-  sample: [{subject: sysctl net.ipv4.ip_forward, action: replace, reason: routing between pods needs it}]
+  contains:
+    subject:
+      description: What was changed.
+      type: str
+    action:
+      description: V(add), V(replace) or V(remove).
+      type: str
+    before:
+      description: How it was, as a person would read it; empty if there was nothing.
+      type: str
+      version_added: "0.2.0"
+    after:
+      description: How it is then; empty if there is nothing any more.
+      type: str
+      version_added: "0.2.0"
+    reason:
+      description: Why.
+      type: str
+  sample: [{subject: sysctl net.ipv4.ip_forward, action: replace, before: "0", after: "1", reason: routing between pods needs it}]
 problems:
   description: What is wanted and could not be had, by name. The rest was done all the same.
   returned: always

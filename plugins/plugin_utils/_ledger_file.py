@@ -78,14 +78,7 @@ def find(sources: Iterable[str], explicit: Optional[str] = None, required: bool 
     :param explicit: ``kindnet_ledger``; a relative path is relative to the folder of the first source.
     :param required: whether having no place for it is an error; else it is "".
     """
-    folders: List[str] = []
-    for source in sources:
-        # A host list, /dev/null or a pipe has no place to keep anything.
-        if "," in source or not (os.path.isfile(source) or os.path.isdir(source)):
-            continue
-        folder = os.path.abspath(source if os.path.isdir(source) else os.path.dirname(source))
-        if folder not in folders:
-            folders.append(folder)
+    folders = inventory_folders(sources)
     if explicit:
         return os.path.join(folders[0] if folders else os.getcwd(), os.path.expanduser(explicit))
     if not folders and not required:
@@ -107,6 +100,19 @@ def find(sources: Iterable[str], explicit: Optional[str] = None, required: bool 
             "Set kindnet_ledger to the one that counts, and remove the others.",
         )
     return (existing or paths)[0]
+
+
+def inventory_folders(sources: Iterable[str]) -> List[str]:
+    """The folders of the inventory sources that are files or directories, each once."""
+    folders: List[str] = []
+    for source in sources:
+        # A host list, /dev/null or a pipe has no place to keep anything.
+        if "," in source or not (os.path.isfile(source) or os.path.isdir(source)):
+            continue
+        folder = os.path.abspath(source if os.path.isdir(source) else os.path.dirname(source))
+        if folder not in folders:
+            folders.append(folder)
+    return folders
 
 
 def load(path: str) -> Optional[Ledger]:
