@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from ansible.plugins.action import ActionBase
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.module_utils._node_table import parse_nodes
-from ansible_collections.kindnet.host.plugins.plugin_utils import _plan_reachability, _reachability_file
+from ansible_collections.kindnet.host.plugins.plugin_utils import _plan_reachability, _report_files
 from ansible_collections.kindnet.host.plugins.plugin_utils._reachability_text import pairs, screen
 
 TYPE_CHECKING = False
@@ -54,7 +54,8 @@ class ActionModule(ActionBase):
             told = {name: registered(hostvars, name, args["answers"]) for name in made.flows}
             answers, failures = sorted_out(told)
             entry = _plan_reachability.entry(made, answers, failures, datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"))
-            path = _reachability_file.write(_reachability_file.folder_of(variables.get("ansible_inventory_sources") or (), args["report_dir"]), entry)
+            folder = _report_files.folder_of(variables.get("ansible_inventory_sources") or (), args["report_dir"])
+            path = _report_files.write_reachability(folder, entry)
         except KindnetError as e:
             result.update(failed=True, msg=str(e), field=e.field, value=str(e.value), remedy=e.remedy)
             return result

@@ -8,10 +8,12 @@ from __future__ import annotations
 __metaclass__ = type
 
 import json
+import os
 
+import jsonschema
 import pytest
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
-from ansible_collections.kindnet.host.plugins.plugin_utils import _reachability_file
+from ansible_collections.kindnet.host.plugins.plugin_utils import _report_files
 from ansible_collections.kindnet.host.plugins.plugin_utils._plan_reachability import (
     NODE_TO_NODE,
     NODE_TO_POD,
@@ -27,6 +29,7 @@ from ansible_collections.kindnet.host.plugins.plugin_utils._plan_reachability im
     who_asks_whom,
 )
 from ansible_collections.kindnet.host.plugins.plugin_utils._reachability_text import cell, screen
+from ansible_collections.kindnet.host.plugins.plugin_utils._report import Run, report_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -257,20 +260,46 @@ def test_a_large_fleet_is_asked_in_moderation():
 
 
 def test_the_file_is_beside_the_inventory_and_read_back(tmp_path):
-    (tmp_path / "inventory.yml").write_text("")
-    folder = _reachability_file.folder_of(["a,b", str(tmp_path / "inventory.yml")])
-    assert folder == str(tmp_path / "kindnet-report")
-    assert _reachability_file.folder_of([str(tmp_path)], "x/y") == str(tmp_path / "x/y") and _reachability_file.folder_of([], "/x") == "/x"
-    assert _reachability_file.load(folder) is None
+    folder = _report_files.folder_of([str(tmp_path)])
+    assert folder == str(tmp_path / "kindnet-report") and _report_files.reachability_in(folder) is None
     found = report([host("a", 1), host("b", 2)])
-    path = _reachability_file.write(folder, found)
+    path = _report_files.write_reachability(folder, found)
+    assert sorted(os.listdir(folder)) == ["reachability.json"]
     with open(path, encoding="utf-8") as f:
-        assert json.load(f) == _reachability_file.load(folder) == found
-    (tmp_path / "kindnet-report" / "reachability.json").write_text('{"generated": ')
-    assert _reachability_file.load(folder) is None
+        assert json.load(f) == _report_files.reachability_in(folder) == found
+    for damaged in ('{"generated": ', "[]", "{}"):
+        (tmp_path / "kindnet-report" / "reachability.json").write_text(damaged)
+        assert _report_files.reachability_in(folder) is None
+
+
+def test_the_report_of_drift_has_it_whichever_was_made_first(tmp_path):
+    def drift():
+        with open(str(tmp_path / "drift.json"), encoding="utf-8") as f:
+            return json.load(f)
+
+    run = Run(playbook="drift.yml", cluster_name="kindnet", generated="2026-11-27T02:22:30Z", limit="", nodes=[])
+    found = report([host("a", 1), host("b", 2)])
+    _report_files.write(str(tmp_path), report_of(run, []))
+    without = drift()
+    assert without["reachability"] is None
+    _report_files.write_reachability(str(tmp_path), found)
+    assert drift() == dict(without, reachability=found)
+    _report_files.write(str(tmp_path), report_of(run, []))
+    assert drift() == dict(without, reachability=found)
+    (tmp_path / "drift.json").write_text('{"half": ')
+    _report_files.write_reachability(str(tmp_path), found)
+    assert (tmp_path / "drift.json").read_text() == '{"half": '
+
+
+def test_what_is_written_is_of_the_schema_of_the_report():
+    with open("docs/drift.schema.json", encoding="utf-8") as f:
+        schema = json.load(f)
+    lost = {("a", "10.244.2.2")}
+    found = report([host("a", 1, six=True), host("b", 2, six=True), host("c", 3, why_not="unreachable: x")], lost)
+    jsonschema.validate(found, dict(schema["properties"]["reachability"], **{"$defs": schema["$defs"]}))
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(KindnetError, match="kindnet_report_dir.*cannot be made"):
-        _reachability_file.write(str(tmp_path / "file" / "report"), report([host("a", 1), host("b", 2)]))
+    with pytest.raises(KindnetError, match="kindnet_report_dir.*cannot be written"):
+        _report_files.write_reachability(str(tmp_path / "file" / "report"), report([host("a", 1), host("b", 2)]))
