@@ -62,7 +62,12 @@ def plan_conflist(section: Dict[str, Any], actual: Actual) -> Plan:
     if found and found.kind == "folder":
         problems.append(Problem("file " + path, "is a folder, and a container runtime wants a file there. Move it away."))
     else:
-        changes.extend(_file(path, section["conflist"], found))
+        writing = _file(path, section["conflist"], found)
+        temporary = actual.files.get(temporary_name(path))
+        if writing and temporary and temporary.kind == "folder":
+            problems.append(Problem("file " + temporary_name(path), "is a folder, and what is to be at %s is first written there. Move it away." % path))
+        else:
+            changes.extend(writing)
     for former, former_name in section["former_paths"]:
         if _is_ours(actual.files.get(former), former_name):
             changes.append(_removal(former, actual.files[former], "the configuration is at %s now" % path))

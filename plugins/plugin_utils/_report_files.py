@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional
 
 from ..module_utils import _files
 from ..module_utils._errors import KindnetError
@@ -38,24 +38,67 @@ RENDERERS: Dict[str, Callable[[Mapping[str, Any]], str]] = {
 }
 
 
+REACHABILITY = "reachability.json"
+REACHABILITY_KEYS = ("generated", "mode", "sources", "targets", "results")
+
+
 def write(folder: str, report: Mapping[str, Any]) -> List[str]:
-    """Write the files, each whole or not at all; their paths."""
-    contents = {os.path.join(folder, name): render(report).encode("utf-8", "replace") for name, render in RENDERERS.items()}
+    """Write the files, each whole or not at all; their paths. What playbooks/reachability.yml found last, and when, is told as well."""
+    if not report.get("reachability"):
+        report = dict(report, reachability=reachability_in(folder))
+    contents = rendered(folder, report)
+    with writing(folder):
+        for path, content in contents.items():
+            _files.write_atomic(path, content)
+    return list(contents)
+
+
+def write_reachability(folder: str, entry: Mapping[str, Any]) -> str:
+    """Write what was found, to a file of its own and into the report that is there, if there is one; the path of the former."""
+    path = os.path.join(folder, REACHABILITY)
+    with writing(folder):
+        _files.write_atomic(path, (json.dumps(entry, separators=(",", ":"), ensure_ascii=False) + "\n").encode("utf-8", "replace"))
+        report = _object_in(os.path.join(folder, "drift.json"))
+        if report and "reachability" in report:
+            for place, content in rendered(folder, dict(report, reachability=entry)).items():
+                _files.write_atomic(place, content)
+    return path
+
+
+def reachability_in(folder: str) -> Optional[Dict[str, Any]]:
+    """What the last run of playbooks/reachability.yml found; None if there was none."""
+    entry = _object_in(os.path.join(folder, REACHABILITY))
+    return entry if entry and all(key in entry for key in REACHABILITY_KEYS) else None
+
+
+def rendered(folder: str, report: Mapping[str, Any]) -> Dict[str, bytes]:
+    return {os.path.join(folder, name): render(report).encode("utf-8", "replace") for name, render in RENDERERS.items()}
+
+
+def _object_in(path: str) -> Optional[Dict[str, Any]]:
+    """None also of what is damaged: a report without it is better than none, and the next run writes it anew."""
+    try:
+        data = json.loads(_files.read_bytes(path) or b"null")
+    except (ValueError, KindnetError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+@contextlib.contextmanager
+def writing(folder: str) -> Iterator[None]:
+    """Two runs that end at once write one after the other."""
     try:
         _files.make_folder(folder)
         with locked(folder):
-            for path, content in contents.items():
-                _files.write_atomic(path, content)
+            yield
     except KindnetError as e:
         raise cannot_be_written(folder, "%s: %s" % (e.field, e.value))
     except OSError as e:
         raise cannot_be_written(folder, "%s: %s" % (e.filename or folder, e.strerror))
-    return list(contents)
 
 
 @contextlib.contextmanager
 def locked(folder: str) -> Iterator[None]:
-    """Two runs that end at once write one after the other."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)

@@ -102,6 +102,13 @@ def test_a_folder_at_the_path_is_a_problem_and_nothing_is_changed():
     assert plan.problems[0].subject == "file " + PATH
 
 
+def test_a_folder_where_the_file_is_first_written_is_a_problem_if_there_is_something_to_write():
+    in_the_way = {TEMPORARY: found(b"", kind="folder")}
+    plan = plan_conflist(section(), actual(dict(in_the_way, **{PATH: found(b"")})))
+    assert plan.changes == () and [p.subject for p in plan.problems] == ["file " + TEMPORARY] and "Move it away" in plan.problems[0].message
+    assert plan_conflist(section(), actual(dict(in_the_way, **{PATH: found()})))[:2] == ((), ())
+
+
 def test_missing_folders_are_made_outermost_first():
     plan = plan_conflist(section(made_folders=["/etc/cni", FOLDER]), actual(folders={"/etc/cni": None, FOLDER: None}))
     assert [c.subject for c in plan.changes] == ["folder /etc/cni", "folder " + FOLDER, "file " + PATH]
