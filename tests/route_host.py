@@ -52,7 +52,7 @@ fresh()
 
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.kindnet.host.plugins.modules import cni_conflist, kindnet_masq, kindnet_route
-from ansible_collections.kindnet.host.plugins.module_utils import _desired, _files, _netlink, _reconcile, _reconcile_cli, _routes
+from ansible_collections.kindnet.host.plugins.module_utils import _desired, _files, _reconcile, _reconcile_cli, _route_writer, _routes
 from ansible_collections.kindnet.host.plugins.module_utils._plan import Plan
 
 
@@ -60,9 +60,29 @@ def refuse(*args, **kwargs):
     raise AssertionError("a write where none may be: %r %r" % (args, kwargs))
 
 
+def trouble(meanwhile="true", datagrams=-1, **constants):
+    # What happens to a writer: a command between plan and changes, its end by SIGKILL after some datagrams, other constants.
+    begin, exchange, left = _route_writer.Writer.__init__, _route_writer.Writer._exchange, [datagrams]
+
+    def begins(self):
+        run("sh", "-euc", meanwhile)
+        begin(self)
+
+    def exchanges(self, messages):
+        if not left[0]:
+            os.kill(os.getpid(), 9)
+        left[0] -= 1
+        return exchange(self, messages)
+
+    _route_writer.Writer.__init__, _route_writer.Writer._exchange = begins, exchanges
+    for name, value in constants.items():
+        setattr(_route_writer, name, value)
+
+
 def answer(request):
+    trouble(**request["trouble"])
     if request["read_only"]:
-        _netlink.Writer.__init__ = refuse
+        _route_writer.Writer.__init__ = refuse
         _files.write_atomic = _files.remove = refuse
     if request["without_pyroute2"]:
         sys.path[:] = [p for p in sys.path if not os.path.exists(os.path.join(p, "pyroute2"))]
@@ -169,7 +189,7 @@ class RouteHost:
 
     def start(self, what: str, args: dict[str, Any] | None = None, **request: Any) -> int:
         """Begin a run; its process id. ``finish`` has to follow."""
-        defaults = {"what": what, "name": "kindnet_route", "args": args or {}, "read_only": False, "without_pyroute2": False, "uid": 0}
+        defaults = {"what": what, "name": "kindnet_route", "args": args or {}, "read_only": False, "without_pyroute2": False, "uid": 0, "trouble": {}}
         self._send(dict(defaults, **request))
         pid: int = json.loads(self._line())[0]
         return pid
@@ -193,9 +213,12 @@ class RouteHost:
             raise AssertionError(output)
         return result
 
-    def a_pass(self, read_only: bool = False) -> dict[str, Any]:
-        """What a pass of the timer does about routes."""
-        self.start("look" if read_only else "pass", read_only=read_only)
+    def a_pass(self, read_only: bool = False, **trouble: Any) -> dict[str, Any]:
+        """What a pass of the timer does about routes.
+
+        :param trouble: what happens to it; arguments of the function of this name above.
+        """
+        self.start("look" if read_only else "pass", read_only=read_only, trouble=trouble)
         output = self.finish()
         try:
             result: dict[str, Any] = json.loads(output)

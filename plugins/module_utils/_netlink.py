@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the kindnet.host authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The kernel's routes: read over a raw netlink socket, changed by pyroute2. The only code that does either.
+"""The kernel's routes, read over a raw netlink socket. The only code that does; what changes them is _route_writer.
 
 Reading is part of every pass and has to be cheap: importing pyroute2 alone would cost ten times what the dump does. The
 kernel filters by table and protocol where it can (strict checking, Linux 4.20); what it lets through is filtered again here.
@@ -17,11 +17,11 @@ import socket
 import struct
 
 from ._errors import KindnetError
-from ._route import FLAG_ONLINK, RTA_SRC, Hop, Route
+from ._route import RTA_SRC, Hop, Route
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
+    from typing import Callable, Dict, Iterable, List, Optional, Tuple
 
 NETLINK_ROUTE = 0
 SOL_NETLINK = 270
@@ -200,77 +200,3 @@ def link_index(name: str) -> int:
 def link_names() -> Dict[int, str]:
     """Interfaces by index, for messages."""
     return dict(socket.if_nameindex())
-
-
-class Writer:
-    """Makes changes, one at a time, each acknowledged by the kernel. Opened once for all of them.
-
-    Every method returns 0 or the kernel's errno.
-    """
-
-    def __init__(self) -> None:
-        from . import _pyroute2_dep  # the import costs 0.2 s: paid when there is something to change
-
-        loaded = _pyroute2_dep.load()
-        self._refusal = loaded.NetlinkError
-        self._netlink: Any = loaded.IPRoute()
-
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(self, *unused: object) -> None:
-        self._netlink.close()
-
-    def add(self, route: Route) -> int:
-        """Only where no route of this destination, table, metric and tos is (NLM_F_CREATE, NLM_F_EXCL)."""
-        return self._request("add", route)
-
-    def replace(self, route: Route) -> int:
-        """In one step; only where there is one to replace (NLM_F_REPLACE alone)."""
-        return self._request("change", route)
-
-    def remove(self, route: Route) -> int:
-        """This very route: the kernel compares protocol, next hop, type, scope and metric too."""
-        return self._request("del", route)
-
-    def _request(self, command: str, route: Route) -> int:
-        try:
-            self._netlink.route(command, **arguments_of(route))
-        except self._refusal as e:
-            return int(e.code)
-        return 0
-
-
-def arguments_of(route: Route) -> Dict[str, Any]:
-    """All that names ``route`` to the kernel, in pyroute2's words."""
-
-    def text(address: bytes) -> str:
-        return socket.inet_ntop(route.family, address)
-
-    arguments: Dict[str, Any] = {
-        "family": route.family,
-        "dst": "%s/%d" % (text(route.dst), route.prefix),
-        "table": route.table,
-        "tos": route.tos,
-        "proto": route.protocol,
-        "scope": route.scope,
-        "type": route.type,
-    }
-    if route.metric:
-        arguments["priority"] = route.metric
-    if route.prefsrc:
-        arguments["prefsrc"] = text(route.prefsrc)
-    if route.nexthop_id:
-        arguments["nh_id"] = route.nexthop_id
-    elif route.hops:
-        arguments["multipath"] = [
-            dict({"oif": h.oif, "hops": h.weight - 1}, **({"gateway": text(h.gateway)} if h.gateway else {})) for h in route.hops
-        ]
-    else:
-        if route.gateway:
-            arguments["gateway"] = text(route.gateway)
-        if route.oif:
-            arguments["oif"] = route.oif
-        if route.flags & FLAG_ONLINK:
-            arguments["flags"] = FLAG_ONLINK
-    return arguments

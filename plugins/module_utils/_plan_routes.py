@@ -127,10 +127,13 @@ class _Planner:
             if route.table == self.table:
                 at.setdefault((route.family, route.dst, route.prefix), []).append(route)
         for routes in at.values():
-            self._set_apart(routes)
+            if len(routes) > 1:
+                self._set_apart(routes)
         for peer in self.peers:
             routes = at.pop((peer.family, peer.dst, peer.prefix), [])
-            if peer.how == SKIP:
+            if len(routes) == 1 and peer.how != SKIP and self._is_own(routes[0]) and self._is_wanted(routes[0], peer):
+                self.unchanged += 1  # as nearly all are, so nothing else is asked about it
+            elif peer.how == SKIP:
                 self._skip(peer, routes)
             else:
                 self._peer(peer, routes)

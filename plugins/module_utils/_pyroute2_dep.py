@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the kindnet.host authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""pyroute2, which changes routes: where it is, whether it is new enough, and what to do when it is not.
+"""pyroute2, by which routes are changed: where it is, whether it is new enough, and what to do when it is not.
 
 Nothing here is imported, and no site-packages are looked through, before something must be changed.
 """
@@ -13,16 +13,12 @@ __metaclass__ = type
 import os
 import stat
 import sys
-from collections import namedtuple
 
 from ._errors import KindnetError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import List
-
-# What is used of it.
-Pyroute2 = namedtuple("Pyroute2", "IPRoute NetlinkError")
+    from typing import Any, List
 
 MINIMUM = (0, 7)
 # Where the role unpacks its pinned wheel if the distribution has none, or an older one. It comes first.
@@ -59,8 +55,8 @@ def require() -> None:
         raise _error(problem)
 
 
-def load() -> Pyroute2:
-    """Import it.
+def load() -> Any:
+    """Import it; the module.
 
     Errors: :class:`KindnetError` if it is missing, too old, broken, or others than root may change it.
     """
@@ -71,14 +67,12 @@ def load() -> Pyroute2:
     sys.dont_write_bytecode = True  # by root's umask it could be writable by a group, and then nothing there would be trusted
     try:
         import pyroute2
-        from pyroute2.netlink.exceptions import NetlinkError
     except ImportError as e:
         raise _error("cannot be imported by %s (%s)" % (sys.executable, e))
     problem = _age(str(getattr(pyroute2, "__version__", "")))
     if problem:
         raise _error(problem)
-
-    return Pyroute2(pyroute2.IPRoute, NetlinkError)
+    return pyroute2
 
 
 def _distrust() -> str:

@@ -100,27 +100,45 @@ def _asked_tables(table: int) -> List[int]:
 
 
 def _dump_all(tables: Iterable[int], keep: Callable[[Route], bool]) -> Tuple[Route, ...]:
+    four, six = ([r for t in tables for r in _netlink.dump(family, t, 0, keep)] for family in FAMILIES)
     # The walk of an IPv6 table starts again where it changes, and may tell a route twice.
-    return tuple(dict.fromkeys(r for family in FAMILIES for t in tables for r in _netlink.dump(family, t, 0, keep)))
+    return (*four, *dict.fromkeys(six))
 
 
 def apply(section: Section, plan: Plan) -> Tuple[Problem, ...]:
-    """Make the changes one by one. One that fails is reported and costs no other peer anything."""
+    """Make the changes in their order. One that fails is reported and costs no other peer anything."""
     problems: List[Problem] = []
     failed: Set[str] = set()
     if not plan.changes:
         return ()
-    with _netlink.Writer() as writer:
-        make = {"add": writer.add, "replace": writer.replace, "remove": writer.remove}
-        for change in plan.changes:
-            if change.op.after in failed:
-                message = "stays for now, because the route that takes its place could not be made"
-            else:
-                message = _failure(change, make[change.action](change.op.route))
-            if message:
-                failed.add(change.subject)
-                problems.append(Problem(change.subject, "peer %s: %s" % (change.op.node, message) if change.op.node else message))
+    from ._route_writer import Writer
+
+    with Writer() as writer:
+        for changes in _waves(plan.changes):
+            made = [c for c in changes if c.op.after not in failed]
+            codes = dict(zip((c.subject for c in made), writer.apply([(c.action, c.op.route) for c in made])))
+            for change in changes:
+                if change.subject in codes:
+                    message = _failure(change, codes[change.subject])
+                else:
+                    message = "stays for now, because the route that takes its place could not be made"
+                if message:
+                    failed.add(change.subject)
+                    problems.append(Problem(change.subject, "peer %s: %s" % (change.op.node, message) if change.op.node else message))
     return tuple(problems)
+
+
+def _waves(changes: Sequence[Change]) -> Iterable[List[Change]]:
+    """Runs of changes, none of which waits for what becomes of another one of its run."""
+    wave: List[Change] = []
+    subjects: Set[str] = set()
+    for change in changes:
+        if change.op.after in subjects:
+            yield wave
+            wave, subjects = [], set()
+        wave.append(change)
+        subjects.add(change.subject)
+    yield wave
 
 
 def result(outcome: Outcome) -> Dict[str, Any]:
@@ -313,6 +331,8 @@ def _failure(change: Change, code: int) -> str:
             "the kernel does not take its next hop as on-link (%s). Correct kindnet_node_ips of the peer, or the interface of the node network"
             " on this host; look at 'ip rule' too." % name
         )
+    if code == errno.ENOBUFS:
+        return "whether the kernel made it is not known, as its answer was lost (%s). Run again to see." % name
     if code == errno.ENETDOWN:
         return "the interface to its next hop is down (%s). Bring it up." % name
     if code == errno.EACCES:

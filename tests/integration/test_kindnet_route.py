@@ -9,14 +9,13 @@ __metaclass__ = type
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from route_host import RouteHost, node, quartet, table_of
+from route_host import RouteHost, node, quartet
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -522,28 +521,6 @@ def test_without_permission(host):
         refused = host.module(check=check, nodes=NODES, node_name="me", uid=65534)
         assert refused["failed"] and "root" in refused["remedy"] and "uid 65534" in refused["msg"], refused
     assert host.desired() == ""
-
-
-def test_killed_half_way_and_repaired(host):
-    nodes = table_of(5000)
-    foreign = host.foreign()
-    host.module(nodes=[*nodes[:3], node("old", "172.18.0.90", "10.200.0.0/24")], node_name="me")
-    pid = host.start("module", {"nodes": json.dumps(nodes), "node_name": "me", "force_removals": True})
-    deadline = time.monotonic() + 60
-    while int(host.sh("ip route show proto 107 | wc -l")) < 100:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    # The child's id is that of this namespace of processes, which is the test's own.
-    os.kill(pid, signal.SIGKILL)
-    host.finish()
-    count = int(host.sh("ip route show proto 107 | wc -l"))
-    assert 100 <= count < 5000
-    assert host.lines("10.200.0.0/24"), "the old one goes last"
-    assert len(host.a_pass()["changes"]) == 5000 - count + 2
-    wanted = {(n["pod_cidrs"][0], n["node_ips"][0]) for n in nodes[1:]}
-    assert {(r["dst"], r["gateway"]) for r in host.routes() if r.get("protocol") == "107"} == wanted
-    assert host.foreign() == foreign
-    assert host.module(nodes=nodes, node_name="me", read_only=True)["changed"] is False
 
 
 def test_the_reader_sees_what_ip_sees(host):

@@ -10,7 +10,7 @@ __metaclass__ = type
 import errno
 
 import pytest
-from ansible_collections.kindnet.host.plugins.module_utils import _netlink, _pyroute2_dep, _routes, _wanted_routes
+from ansible_collections.kindnet.host.plugins.module_utils import _pyroute2_dep, _route_writer, _routes, _wanted_routes
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.module_utils._plan import Change, Plan
 from ansible_collections.kindnet.host.plugins.module_utils._plan_routes import Op
@@ -21,7 +21,7 @@ class FakeWriter:
     """Answers with the errno of a destination's third byte."""
 
     codes = {}
-    made = []
+    made = []  # one list for each call
 
     def __enter__(self):
         return self
@@ -29,18 +29,9 @@ class FakeWriter:
     def __exit__(self, *unused):
         pass
 
-    def _make(self, what, route):
-        self.made.append((what, route.dst[2]))
-        return self.codes.get(route.dst[2], 0)
-
-    def add(self, route):
-        return self._make("add", route)
-
-    def replace(self, route):
-        return self._make("replace", route)
-
-    def remove(self, route):
-        return self._make("remove", route)
+    def apply(self, operations):
+        self.made.append([(action, route.dst[2]) for action, route in operations])
+        return [self.codes.get(route.dst[2], 0) for _action, route in operations]
 
 
 def change(n, action="add", after=""):
@@ -50,7 +41,7 @@ def change(n, action="add", after=""):
 
 @pytest.fixture
 def writer(monkeypatch):
-    monkeypatch.setattr(_netlink, "Writer", FakeWriter)
+    monkeypatch.setattr(_route_writer, "Writer", FakeWriter)
     FakeWriter.made, FakeWriter.codes = [], {}
     return FakeWriter
 
@@ -60,6 +51,8 @@ CODES = [
     ("add", errno.ENETUNREACH, "ENETUNREACH"),
     ("add", errno.EHOSTUNREACH, "not take its next hop as on-link"),
     ("add", errno.EINVAL, "EINVAL"),
+    ("add", errno.ENOBUFS, "not known"),
+    ("remove", errno.ENOBUFS, "not known"),
     ("add", errno.ENETDOWN, "is down"),
     ("add", errno.EACCES, "IPv6 is disabled"),
     ("add", errno.ENOSPC, "ENOSPC"),
@@ -75,7 +68,7 @@ CODES = [
 def test_what_the_kernel_refuses_is_a_problem_of_one_peer(writer, action, code, words):
     writer.codes = {2: code}
     problems = _routes.apply({}, Plan((change(1), change(2, action), change(3))))
-    assert writer.made == [("add", 1), (action, 2), ("add", 3)]
+    assert writer.made == [[("add", 1), (action, 2), ("add", 3)]]
     if words is None:
         assert problems == ()
     else:
@@ -87,7 +80,7 @@ def test_a_route_goes_only_if_its_successor_came(writer):
     writer.codes = {1: errno.ENETUNREACH}
     gone, stays = change(8, "remove"), change(9, "remove", after="route 10.0.1.0/24")
     problems = _routes.apply({}, Plan((change(1), gone, stays, change(7, "remove", after="route 10.0.2.0/24"))))
-    assert writer.made == [("add", 1), ("remove", 8), ("remove", 7)]
+    assert writer.made == [[("add", 1), ("remove", 8)], [("remove", 7)]]
     assert [p.subject for p in problems] == ["route 10.0.1.0/24", "route 10.0.9.0/24"]
 
 
@@ -95,11 +88,11 @@ def test_no_permission_is_one_error(writer):
     writer.codes = {1: errno.EPERM}
     with pytest.raises(KindnetError, match="CAP_NET_ADMIN"):
         _routes.apply({}, Plan((change(1), change(2))))
-    assert writer.made == [("add", 1)]
+    assert writer.made == [[("add", 1), ("add", 2)]]
 
 
 def test_nothing_to_change_opens_nothing(monkeypatch):
-    monkeypatch.setattr(_netlink, "Writer", None)
+    monkeypatch.setattr(_route_writer, "Writer", None)
     assert _routes.apply({}, Plan()) == ()
 
 
