@@ -171,7 +171,7 @@ def puller(nodes: dict[str, Node], table: list[dict[str, Any]], tmp_path_factory
     tops = sorted({str(f).split("/")[0] for name in NEEDED for f in distribution(name).files or () if not str(f).startswith("..")})
     carry(node.name, site, "/srv/pull/python", *tops)
     carry(node.name, folder, "/srv/pull", "bin", "fleet.git")
-    carry(node.name, Path("/usr/bin"), "/usr/local/bin", "git")
+    carry(node.name, Path("/usr/bin"), "/usr/local/bin", "git", "git-upload-pack")
     return node
 
 
@@ -199,4 +199,4 @@ def test_a_node_that_pulls_comes_to_the_same(nodes: dict[str, Node], one_run: di
         assert "%s : ok=" % puller.name in " ".join(again.split()) and "changed=0 unreachable=0 failed=0" in " ".join(again.split()[-40:])
         assert state_of({puller.name: puller})[puller.name] == one_run[puller.name]
     finally:
-        lab_exec(puller.name, "rm -rf /srv/pull /usr/local/bin/git /root/.gitconfig")
+        lab_exec(puller.name, "rm -rf /srv/pull /usr/local/bin/git* /root/.gitconfig")
