@@ -26,7 +26,7 @@ from _table import NODES_PYTHON, SMALL, Table, ratio, spread, title, verdict
 from reconcile_sandbox import ROOT, Sandbox
 
 PEERS = 20 if SMALL else 5000
-ROUNDS = 2 if SMALL else 7
+ROUNDS = 1 if SMALL else 7
 MOST = 2.5  # times `ip -batch`
 WIDE = (16, 17, 20, 4, 20, 20)
 

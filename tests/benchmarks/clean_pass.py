@@ -12,7 +12,6 @@ KINDNET_BENCH=small makes it a matter of seconds, in which nothing is measured b
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -21,9 +20,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from _meter import cost
+from _table import NODES_PYTHON, SMALL, Table, ratio, spread, title, verdict
 from reconcile_sandbox import Sandbox
 
-SMALL = os.environ.get("KINDNET_BENCH") == "small"
 ROUNDS = 2 if SMALL else 15
 
 # Peers, and what a pass over routes, chain of both families and conflist may take at most: milliseconds of CPU, MB.
@@ -31,17 +31,7 @@ LIMITS = {100: (50, 20), 1000: (60, 24), 5000: (110, 40)}
 SIZES = (2, 10) if SMALL else tuple(LIMITS)
 FOREIGN_RULES, FOREIGN_ROUTES = (20, 100) if SMALL else (20_000, 100_000)
 FOREIGN_FACTOR = 2  # so much more, at most, among those
-
-# Small, since what a child has used is at least what its parent had when it was made. Prints ms of CPU, ms, and kB at the peak of each round.
-METER = """
-import os, sys, time
-for _round in range(int(sys.argv[1])):
-    start = time.monotonic()
-    child = os.posix_spawn(sys.argv[2], sys.argv[2:], os.environ)
-    _pid, status, used = os.wait4(child, 0)
-    assert status == 0, status
-    print((used.ru_utime + used.ru_stime) * 1000, (time.monotonic() - start) * 1000, used.ru_maxrss)
-"""
+WIDE = (5, 22, 22, 4, 22, 22, 11, 13, 30, 30)
 
 BARE = """
 import socket, struct
@@ -86,35 +76,28 @@ def table(count: int) -> list[dict[str, Any]]:
     ]
 
 
-Cost = tuple[list[float], list[float], list[float]]  # of each round: ms of CPU, children included; ms; MB
+def measure(table: Table, node: Sandbox, count: int, limits: tuple[float, float]) -> None:
+    ours = cost(node.command, "/usr/local/sbin/kindnet-reconcile", rounds=ROUNDS)
+    bare = cost(node.command, NODES_PYTHON, "-IBS", "-c", BARE, rounds=ROUNDS)
+    cron = cost(node.command, "/bin/sh", "/run/cron", rounds=ROUNDS)
+    table.row(
+        str(count),
+        spread(ours.cpu, "ms"),
+        spread(ours.clock, "ms"),
+        "%.1f" % max(ours.peak),
+        spread(bare.cpu, "ms"),
+        spread(cron.cpu, "ms"),
+        "%.1f" % ratio(ours.cpu, bare.cpu),
+        "%.2f" % ratio(ours.cpu, cron.cpu),
+        verdict(statistics.median(ours.cpu), limits[0], "ms"),
+        verdict(max(ours.peak), limits[1], "MB"),
+    )
 
 
-def cost(node: Sandbox, *command: str) -> Cost:
-    done = node.run("/usr/bin/python3", "-IBS", "-c", METER, str(ROUNDS), *command)
-    assert done.stderr == "", done.stderr
-    rows = [[float(word) for word in line.split()] for line in done.stdout.splitlines()]
-    assert len(rows) == ROUNDS, done.stdout
-    cpu, wall, peak = ([*column] for column in zip(*rows))
-    return cpu, wall, [kilobytes / 1000 for kilobytes in peak]
-
-
-def told(values: list[float]) -> str:
-    return "%6.1f (%5.1f-%6.1f)" % (statistics.median(values), min(values), max(values))
-
-
-def measure(node: Sandbox, count: int, limits: tuple[float, float]) -> None:
-    ours = cost(node, "/usr/local/sbin/kindnet-reconcile")
-    bare = cost(node, "/usr/bin/python3", "-IBS", "-c", BARE)
-    cron = cost(node, "/bin/sh", "/run/cron")
-    cpu, peak = statistics.median(ours[0]), max(ours[2])
-    shares = "%4.0f %% of %3.0f  %4.0f %% of %2.0f" % (cpu / limits[0] * 100, limits[0], peak / limits[1] * 100, limits[1])
-    ratios = "%5.1f  %5.1f" % (cpu / statistics.median(bare[0]), cpu / statistics.median(cron[0]))
-    print("%6d  %s  %s  %6.1f  %s  %s  %s  %s" % (count, told(ours[0]), told(ours[1]), peak, shares, told(bare[0]), told(cron[0]), ratios), flush=True)
-
-
-HEAD = "%6s  %22s  %22s  %6s  %29s  %22s  %22s  %12s" % (
-    "peers", "CPU, ms (spread)", "time, ms", "MB", "of the limits, CPU and MB", "bare: CPU, ms", "script: CPU, ms", "ours/them"
-)
+def table_of_costs() -> Table:
+    return Table(
+        "peers", "a pass: CPU", "time", "MB", "bare: CPU", "script: CPU", "pass / bare", "pass / script", "limit of CPU", "limit of MB", wide=WIDE
+    )
 
 
 def apply(node: Sandbox, count: int) -> None:
@@ -136,7 +119,7 @@ def add_foreign(node: Sandbox) -> None:
 
 
 def main() -> None:
-    print("A pass that finds nothing to do: medians of %d rounds (lowest-highest); MB is the highest peak of a process" % ROUNDS)
+    title("A pass that finds nothing to do", "Medians of %d rounds (lowest-highest); MB is the highest peak of a process." % ROUNDS)
     with tempfile.TemporaryDirectory() as folder:
         node = Sandbox(Path(folder))
         try:
@@ -150,17 +133,19 @@ def main() -> None:
             conflist = {"cniVersion": "0.3.1", "name": "kindnet", "plugins": [{"type": "ptp", "ipam": {"type": "host-local"}}, {"type": "portmap"}]}
             converge(node, "cni_conflist", conflist=conflist, pod_cidrs=["10.0.0.0/24"], mtu=None)
             node.write("/run/cron", CRON)
-            print(HEAD)
+            alone = table_of_costs()
             for count in SIZES:
                 apply(node, count)
-                measure(node, count, LIMITS.get(count, LIMITS[100]))
-            print("\nThe same among %d foreign rules in the nat table of each family, and %d foreign routes" % (FOREIGN_RULES, FOREIGN_ROUTES))
-            print(HEAD)
+                measure(alone, node, count, LIMITS.get(count, LIMITS[100]))
+            alone.end()
+            print("The same among %d foreign rules in the nat table of each family, and %d foreign routes:\n" % (FOREIGN_RULES, FOREIGN_ROUTES))
+            among = table_of_costs()
             add_foreign(node)
             for count in reversed(SIZES):
                 apply(node, count)
                 cpu, peak = LIMITS.get(count, LIMITS[100])
-                measure(node, count, (cpu * FOREIGN_FACTOR, peak * FOREIGN_FACTOR))
+                measure(among, node, count, (cpu * FOREIGN_FACTOR, peak * FOREIGN_FACTOR))
+            among.end()
         finally:
             node.close()
 

@@ -3,25 +3,23 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a clean look at the masquerade chain costs, beside iptables-save (nft list ruleset), which is what a script would compare.
 
-Run as root from the root of the checkout: .venv/bin/python tests/benchmarks/masq.py
-Works in a network namespace of its own. Prints; it passes no judgement, since the machine may be busy.
+Needs root; works in a network namespace of its own. KINDNET_BENCH=small makes it a matter of seconds, in which nothing is measured but that it works.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import resource
-import statistics
-import subprocess
 import sys
-import time
+from pathlib import Path
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from _meter import cost
+from _table import SMALL, Table, spread, title
 from nat_sandbox import Sandbox
 
-ROUNDS = 15
+ROUNDS = 1 if SMALL else 15
+FOREIGN = 20 if SMALL else 20_000
 SECTION = {"cluster_cidrs": ["10.244.0.0/16"], "chain": "KIND-MASQ-AGENT", "lock_wait": 5}
 
 # Runs inside; what it prints is one round per line: milliseconds on the clock, and of CPU, its children's included.
@@ -45,36 +43,29 @@ def foreign(rules):
     return "\n".join(lines + ["COMMIT", ""])
 
 
-def median(rounds):
-    return "%6.1f ms on the clock, %6.1f ms of CPU" % tuple(statistics.median(column) for column in zip(*rounds))
-
-
-def saving(sandbox, save):
-    for _unused in range(ROUNDS):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        started = time.perf_counter()
-        subprocess.run(sandbox.inside(save), stdout=subprocess.DEVNULL, check=True)
-        wall = time.perf_counter() - started
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        yield wall * 1000, (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1000
-
-
-def main():
+def main() -> None:
+    title(
+        "A look at the masquerade chain",
+        "Medians of %d rounds (lowest-highest), what was run for it included. The look is one of a process that runs already; a whole pass is in"
+        " clean_pass.py." % ROUNDS,
+    )
+    table = Table("backend", "foreign rules", "clean look: CPU", "time", "script", "CPU", "time", wide=(15, 13, 22, 22, 20, 22, 22))
     for backend in ("iptables-nft", "iptables-legacy", "nftables"):
         others = "iptables-nft" if backend == "nftables" else backend  # whose rules are beside ours
         save = ["nft", "-j", "list", "ruleset"] if backend == "nftables" else [backend + "-save", "-t", "nat"]
-        for rules in (0, 20000):
+        for rules in (0, FOREIGN):
             sandbox = Sandbox()
             try:
                 sandbox.run([others + "-restore"], stdin=foreign(rules))
                 section = dict(SECTION, backend=backend)
                 sandbox.module("kindnet_masq", cluster_cidrs=section["cluster_cidrs"], backend=backend)
-                looks = sandbox.python(LOOK, json.dumps(section), str(ROUNDS)).splitlines()
-                where = "%-15s %6d foreign rules: " % (backend, rules)
-                print(where + "clean look    " + median([tuple(map(float, line.split())) for line in looks]))
-                print(where + "%-13s " % ("list ruleset" if backend == "nftables" else "iptables-save") + median(list(saving(sandbox, save))))
+                clock, cpu = zip(*(map(float, line.split()) for line in sandbox.python(LOOK, json.dumps(section), str(ROUNDS)).splitlines()))
+                saving = cost(lambda *command: sandbox.inside([*command]), "/usr/bin/env", *save, rounds=ROUNDS)  # noqa: B023
+                cells = spread(cpu, "ms"), spread(clock, "ms"), save[0], spread(saving.cpu, "ms"), spread(saving.clock, "ms")
+                table.row(backend, str(rules), *cells)
             finally:
                 sandbox.close()
+    table.end()
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a longer inventory costs the controller: node table, ledger and templating, as a whole run of the role.
 
-Run from the root of the checkout: .venv/bin/python tests/benchmarks/membership.py
 Ten hosts take part in each run, so that the number of hosts in the inventory is all that differs. None of them is connected to, except
 that in "one joins" the new one and the few who are asked are this machine. The time of the CPU is given too: the clock tells of a busy machine.
+KINDNET_BENCH=small makes it a matter of seconds, in which nothing is measured but that it works.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import tempfile
 import time
 
 import yaml
+from _table import SMALL, Table, title, verdict
 
 COLLECTIONS = os.path.abspath(".ansible/collections")
 sys.path.insert(0, COLLECTIONS)
@@ -41,7 +42,8 @@ PLAY = """
         quiet: true
 """
 CLUSTER = ["10.0.0.0/8", "fd00:10::/40"]
-MOST = 3.0
+MOST = 3.0  # seconds that the longest inventory may take more than the shortest
+SIZES = (10, 20) if SMALL else (10, 100, 1000)
 
 
 def names(count):
@@ -72,7 +74,7 @@ def run(folder):
     return clock, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def measure(count, joining, rounds=3):
+def measure(count, joining, rounds=1 if SMALL else 3):
     """The best of some rounds."""
     taken = []
     for _unused in range(rounds):
@@ -86,10 +88,11 @@ def measure(count, joining, rounds=3):
 
 
 if __name__ == "__main__":
-    print("%-42s %9d %9d %9d %14s" % ("ten hosts take part, of an inventory of", 10, 100, 1000, "1000 less 10"))
-    for title, joining in (("as before", 0), ("one joins", 1)):
-        columns = [measure(count, joining) for count in (10, 100, 1000)]
-        for unit, taken in zip(("on the clock", "of the CPU"), zip(*columns)):
-            more = taken[2] - taken[0]
-            verdict = "within %g s" % MOST if more <= MOST else "more than %g s" % MOST
-            print("%-12s %-29s %7.1f s %7.1f s %7.1f s %12.1f s  %s" % (title, unit, *taken, more, verdict))
+    title("The role node_table by the length of the inventory", "Ten hosts take part. The best of three runs.")
+    table = Table("run", "of", *("%d hosts" % n for n in SIZES), "more", "limit", wide=(10, 5))
+    for what, joining in (("as before", 0), ("one joins", 1)):
+        columns = [measure(count, joining) for count in SIZES]
+        for unit, taken in zip(("clock", "CPU"), zip(*columns)):
+            more = taken[-1] - taken[0]
+            table.row(what, unit, *("%.1f s" % t for t in taken), "%.1f s" % more, verdict(more, MOST, "s"))
+    table.end()

@@ -1,29 +1,28 @@
 # Copyright (c) 2026, the kindnet.host authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the routes' part of a clean pass costs, and what adding routes costs, beside `ip` and pyroute2 doing the same.
+"""What the routes' part of a clean pass costs, beside `ip` and pyroute2 looking at the same. Needs root. What changes cost is in changes.py.
 
-Run as root from the root of the checkout: .venv/bin/python tests/benchmarks/routes.py
-Works in a network namespace of its own. Prints; it passes no judgement, since the machine may be busy.
+KINDNET_BENCH=small makes it a matter of seconds, in which nothing is measured but that it works.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
-import time
+from pathlib import Path
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from _meter import cost
+from _table import NODES_PYTHON, SMALL, Table, spread, title
 from route_host import RouteHost, table_of
 
-ROUNDS = 9
-PYTHON = "/usr/bin/python3"  # of the node, started as its timer starts it
-FOREIGN = 100_000
+ROUNDS = 1 if SMALL else 9
+SIZES = (3, 10) if SMALL else (100, 1000, 5000)
+FOREIGN = 100 if SMALL else 100_000
 
 PASS = """
 import json, sys
@@ -48,51 +47,33 @@ assert found == {(cidr, hop) for _name, cidr, hop in json.load(open("/etc/kindne
 """
 
 
-def measure(command, rounds=ROUNDS, stdin=""):
-    """Medians of milliseconds on the clock and of CPU, children included."""
-    figures = []
-    for _each in range(rounds):
-        before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
-        wall = time.perf_counter() - started
-        assert done.returncode == 0, done.stderr
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        figures.append((wall * 1000, (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1000))
-    return "%7.1f ms on the clock, %7.1f ms of CPU" % tuple(statistics.median(column) for column in zip(*figures))
-
-
-def clean_looks(host, where):
+def clean_looks(table: Table, host: RouteHost, peers: int, foreign: int) -> None:
     plugins = os.path.abspath("plugins")
     for what, command in (
-        ("python3 -I -S alone", [PYTHON, "-I", "-S", "-c", "pass"]),
-        ("clean pass of routes", [PYTHON, "-I", "-S", "-c", PASS, plugins]),
-        ("ip -j route, parsed", [PYTHON, "-I", "-S", "-c", IP]),
+        ("python3 -I -S alone", [NODES_PYTHON, "-I", "-S", "-c", "pass"]),
+        ("clean pass of routes", [NODES_PYTHON, "-I", "-S", "-c", PASS, plugins]),
+        ("ip -j route, parsed", [NODES_PYTHON, "-I", "-S", "-c", IP]),
         ("pyroute2", [sys.executable, "-c", PYROUTE2]),
     ):
-        print("%s %-22s %s" % (where, what, measure(host.command(*command))), flush=True)
+        taken = cost(host.command, *command, rounds=ROUNDS)
+        table.row(str(peers), str(foreign), what, spread(taken.cpu, "ms"), spread(taken.clock, "ms"), "%.1f" % statistics.median(taken.peak))
 
 
-def main():
+def main() -> None:
+    title("A look at the routes", "Medians of %d rounds (lowest-highest). This part alone, from exec to exit; a whole pass is in clean_pass.py." % ROUNDS)
+    table = Table("peers", "foreign routes", "what", "CPU", "time", "MB", wide=(5, 14, 20, 22, 22))
     host = RouteHost()
     try:
-        for peers in (100, 1000, 5000):
+        for peers in SIZES:
             host.fresh()
             host.module(nodes=table_of(peers), node_name="me")
-            clean_looks(host, "%4d peers:                        " % peers)
+            clean_looks(table, host, peers, 0)
         others = "".join("route add 11.%d.%d.%d/32 via 172.18.0.9 proto bgp\n" % (i >> 16, i >> 8 & 255, i & 255) for i in range(FOREIGN))
         subprocess.run(host.command("ip", "-batch", "-"), input=others, text=True, check=True)
-        clean_looks(host, "%4d peers, %d foreign routes:" % (peers, FOREIGN))
-
-        host.fresh()
-        started = time.perf_counter()
-        result = host.module(nodes=table_of(peers), node_name="me")
-        print("%d routes added by kindnet_route, Ansible imported: %.2f s" % (len(result["routes"]), time.perf_counter() - started))
-        section = json.loads(host.desired())["sections"]["routes"]
-        host.module(state="absent")
-        batch = "".join("route add %s via %s proto 107\n" % (cidr, hop) for _name, cidr, hop in section["peers"])
-        print("the same by ip -batch:                               %s" % measure(host.command("ip", "-batch", "-"), 1, batch))
+        clean_looks(table, host, SIZES[-1], FOREIGN)
     finally:
         host.close()
+    table.end()
 
 
 if __name__ == "__main__":
