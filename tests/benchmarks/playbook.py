@@ -7,7 +7,7 @@ Three nodes over SSH, as ansible.cfg of this checkout has it. Each round takes o
 without changes; then the same by hand. Twice: with the peers that there are, and with a hundred, of which all but two are members of the inventory
 that nobody connects to. Their next hops lie in the nodes' network, and no packet is sent to them.
 
---profile tells of a run without changes what each task takes, instead.
+Run as: playbook.py [ROUNDS [ROUNDS WITH A HUNDRED]]. With --profile it tells of a run without changes what each task takes, instead.
 KINDNET_BENCH=small makes it one round with few peers, in which nothing is measured but that it works.
 """
 
@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,6 +22,7 @@ import time
 from pathlib import Path
 
 import yaml
+from _table import SMALL, Table, ratio, spread, title, verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -31,8 +30,6 @@ BIN = Path(sys.executable).parent
 LAB = Path("/run/kindnet-lab")
 INVENTORY = ROOT / ".lab/inventory.yml"
 
-SMALL = os.environ.get("KINDNET_BENCH") == "small"
-ROUNDS = 1 if SMALL else 5
 PEERS = 5 if SMALL else 100
 
 # Of the time by hand, without changes: with the peers that there are, and with PEERS.
@@ -56,8 +53,10 @@ sysctl -qw net.ipv4.ip_forward=0
 class Lab:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        subprocess.run([ROOT / "lab/nodes", "up"], check=True)
-        (LAB / "scenarios").touch()  # make up makes the nodes anew
+        # Anew, and by make up again.
+        for verb in ("down", "up"):
+            subprocess.run([ROOT / "lab/nodes", verb, "guide"], check=True)
+        (LAB / "scenarios").touch()
         self.nodes = list(yaml.safe_load(INVENTORY.read_text())["kindnet_nodes"]["hosts"])
 
     def inventory(self, peers: int) -> list[str]:
@@ -101,12 +100,6 @@ class Lab:
         return total
 
 
-def machine() -> str:
-    with open("/proc/cpuinfo", encoding="utf-8") as f:
-        model = next((line.partition(":")[2].strip() for line in f if line.startswith("model name")), platform.machine())
-    return "%s, %d CPUs, Linux %s, Python %s" % (model, os.cpu_count() or 1, platform.release(), platform.python_version())
-
-
 def round_of(lab: Lab, peers: int) -> dict[str, float]:
     """Seconds of a first run and of one that changes nothing, ours and by hand."""
     options = lab.inventory(peers)
@@ -139,33 +132,37 @@ def modules_per_host(rows: list[dict[str, int]], hosts: int) -> float:
     return sum(row["modules"] for row in rows) / hosts
 
 
-def told(values: list[float]) -> str:
-    return "%6.1f (%5.1f-%5.1f)" % (statistics.median(values), min(values), max(values))
-
-
-def compare(lab: Lab) -> None:
-    print("Three nodes over SSH, seconds: medians of %d rounds (lowest-highest). %s" % (ROUNDS, machine()))
-    print("%6s  %-10s  %20s  %20s  %10s  %s" % ("peers", "run", "kindnet.yml", "by hand", "ours/hand", "limit"))
-    for peers in (len(lab.nodes) - 1, PEERS):
-        rounds = [round_of(lab, peers) for _round in range(ROUNDS)]
+def compare(lab: Lab, few: int, many: int) -> None:
+    title(
+        "Runs of the playbook, beside one that is written by hand",
+        "Three nodes over SSH, from start to end of ansible-playbook: median of %d rounds, and of %d with many peers (lowest-highest), the two in turns."
+        % (few, many),
+    )
+    table = Table("peers", "run", "kindnet.yml", "by hand", "ours/by hand", "limit", wide=(5, 15, 18, 18))
+    for peers, wanted in ((len(lab.nodes) - 1, few), (PEERS, many)):
+        rounds = [round_of(lab, peers) for _round in range(wanted)]
         for run in ("first", "again"):
             ours, hand = ([each["%s, %s" % (run, whose)] for each in rounds] for whose in ("ours", "by hand"))
-            limit = "%.2f" % LIMITS[peers] if run == "again" else ""
-            ratio = statistics.median(ours) / statistics.median(hand)
-            print("%6d  %-10s  %20s  %20s  %10.2f  %s" % (peers, run, told(ours), told(hand), ratio, limit), flush=True)
+            limit = verdict(ratio(ours, hand), LIMITS[peers]) if run == "again" else ""
+            what = "first" if run == "first" else "without changes"
+            table.row(str(peers), what, spread(ours, "s"), spread(hand, "s"), "%.2f" % ratio(ours, hand), limit)
+    table.end()
 
 
 def count(lab: Lab) -> None:
     """The modules that a run without changes starts on a host, which must not depend on the number of peers."""
+    table = Table("peers", "modules on each host, kindnet.yml", "by hand")
     counts = {}
     for peers in (len(lab.nodes) - 1, PEERS):
-        options = lab.inventory(peers)
-        lab.seconds(OURS, *options)
-        counts[peers] = modules_per_host(tasks_of(lab, peers), len(lab.nodes))
-    for peers, modules in counts.items():
-        print("%6d peers: a run without changes starts %.0f modules on each host" % (peers, modules))
+        found = []
+        for playbook, clean in ((OURS, lab.clean), (BY_HAND, lab.clean_by_hand)):
+            lab.seconds(playbook, *lab.inventory(peers))
+            found.append(modules_per_host(tasks_of(lab, peers, playbook), len(lab.nodes)))
+            clean()
+        table.row(str(peers), *("%.0f" % modules for modules in found))
+        counts[peers] = found[0]
+    table.end()
     assert len(set(counts.values())) == 1, counts
-    lab.clean()
 
 
 def profile(lab: Lab) -> None:
@@ -176,25 +173,26 @@ def profile(lab: Lab) -> None:
     whole = lab.seconds(OURS, *options)
     sent = lab.bytes_over_the_network() - before
     rows = tasks_of(lab, peers)
-    print("A run without changes on three nodes: %.2f s, %d kB over the network in all. %s" % (whole, sent // 1000, machine()))
-    print("%8s  %7s  %7s  %s" % ("ms", "modules", "skipped", "task"))
+    title("A run without changes, task by task", "Three nodes, %.2f s, %d kB over the network in all." % (whole, sent // 1000))
+    table = Table("ms", "modules started", "hosts that skip it", "task", wide=(6, 0, 0, 100))
     for row in rows:
-        print("%8.0f  %7d  %7d  %s" % (row["seconds"] * 1000, row["modules"], row["skipped"], row["task"]))
-    told = sum(row["seconds"] for row in rows)
-    print("%8.0f  %7s  %7s  %s" % ((whole - told) * 1000, "", "", "before the first task and after the last"))
+        table.row("%.0f" % (row["seconds"] * 1000), str(row["modules"]), str(row["skipped"]), row["task"])
+    inside = sum(row["seconds"] for row in rows)
+    table.row("%.0f" % ((whole - inside) * 1000), "", "", "before the first task and after the last")
+    table.end()
     lab.clean()
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         lab = Lab(Path(folder))
-        lab.clean()
-        if sys.argv[1:] == ["--profile"]:
+        if arguments == ["--profile"]:
             profile(lab)
         else:
-            compare(lab)
+            few = int(arguments[0]) if arguments else 1 if SMALL else 5
+            compare(lab, few, int(arguments[1]) if arguments[1:] else few)
             count(lab)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
