@@ -4,7 +4,7 @@ SCENARIO := default
 NODE := k8s-guide-worker2
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-up: ## three real nodes, the playbook, pods, and the walk of the guide, checked point by point (root, Debian 12 or 13)
+up: ## three real nodes, the playbook, pods, and the walk of the guide, checked point by point (root, Debian 12 or 13). NODES=20: so many
 	@lab/up
 
 down: ## take the lab away: the machine is as it was

@@ -142,8 +142,11 @@ class Sandbox:
 
     def module(self, *flags: str, name: str = MODULE, expect: int = 0, **options: Any) -> dict[str, Any]:
         """Run a module the way a playbook does, action plugin and all, and return its result."""
+        return self.adhoc(name, dict({"state": "present"}, **options), *flags, expect=expect)
+
+    def adhoc(self, name: str, options: dict[str, Any], *flags: str, expect: int = 0) -> dict[str, Any]:
         ansible = [sys.executable, "-m", "ansible", "adhoc"]
-        argv = ["localhost", "-m", name, "-a", json.dumps(dict({"state": "present"}, **options)), "-e", "ansible_python_interpreter=/usr/bin/python3", *flags]
+        argv = ["localhost", "-m", name, "-a", json.dumps(options), "-e", "ansible_python_interpreter=/usr/bin/python3", *flags]
         environment = {
             "ANSIBLE_COLLECTIONS_PATH": str(self.collections),
             "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.minimal",

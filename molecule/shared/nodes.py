@@ -204,6 +204,7 @@ class Run:
     changed: list[dict[str, Any]]
     failed: list[dict[str, Any]]
     unreachable: list[str]
+    modules: list[list[str]]
     rc: int = 0
     output: str = field(default="", repr=False)
 

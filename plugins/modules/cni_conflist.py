@@ -305,6 +305,28 @@ from ansible_collections.kindnet.host.plugins.module_utils._module import COMMON
 if TYPE_CHECKING:
     from typing import Any
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "pod_cidrs": {"type": "list", "elements": "str"},
+    "mtu": {"type": "raw"},
+    "peer_ips": {"type": "raw"},
+    "template": {"type": "str"},
+    "conflist": {"type": "raw"},
+    "path": {"type": "str", "default": "/etc/cni/net.d/10-kindnet.conflist"},
+    "name": {"type": "str", "default": "kindnet"},
+    "cni_version": {"type": "str", "default": "0.3.1"},
+    "ranges": {"type": "raw"},
+    "extra_ranges": {"type": "raw"},
+    "portmap": {"type": "raw"},
+    "tuning": {"type": "raw"},
+    "bandwidth": {"type": "raw"},
+    "firewall": {"type": "raw"},
+    "sbr": {"type": "raw"},
+    "plugin_dirs": {"type": "list", "elements": "str", "default": ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"]},
+    "force_pod_cidr_change": {"type": "bool", "default": False},
+    "conflicts": {"type": "str", "default": "warn", "choices": ["warn", "fail", "set_aside"]},
+    "tools_predicted": {"type": "bool", "default": False},
+}
+
 
 def result_of(outcome: Any) -> dict[str, Any]:
     section = outcome.section
@@ -319,28 +341,7 @@ def result_of(outcome: Any) -> dict[str, Any]:
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec=dict(
-            COMMON_OPTIONS,
-            pod_cidrs={"type": "list", "elements": "str"},
-            mtu={"type": "raw"},
-            peer_ips={"type": "raw"},
-            template={"type": "str"},
-            conflist={"type": "raw"},
-            path={"type": "str", "default": "/etc/cni/net.d/10-kindnet.conflist"},
-            name={"type": "str", "default": "kindnet"},
-            cni_version={"type": "str", "default": "0.3.1"},
-            ranges={"type": "raw"},
-            extra_ranges={"type": "raw"},
-            portmap={"type": "raw"},
-            tuning={"type": "raw"},
-            bandwidth={"type": "raw"},
-            firewall={"type": "raw"},
-            sbr={"type": "raw"},
-            plugin_dirs={"type": "list", "elements": "str", "default": ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"]},
-            force_pod_cidr_change={"type": "bool", "default": False},
-            conflicts={"type": "str", "default": "warn", "choices": ["warn", "fail", "set_aside"]},
-            tools_predicted={"type": "bool", "default": False},
-        ),
+        argument_spec=dict(COMMON_OPTIONS, **OPTIONS),
         mutually_exclusive=[("template", "conflist")],
         supports_check_mode=True,
     )

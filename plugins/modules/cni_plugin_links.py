@@ -129,6 +129,13 @@ from ansible_collections.kindnet.host.plugins.module_utils._module import COMMON
 if TYPE_CHECKING:
     from typing import Any
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plugins": {"type": "list", "elements": "str", "default": ["ptp", "host-local", "portmap", "loopback"]},
+    "source_dirs": {"type": "list", "elements": "str", "default": ["/usr/lib/cni", "/usr/libexec/cni"]},
+    "bin_dir": {"type": "str", "default": "/opt/cni/bin"},
+    "tools_predicted": {"type": "bool", "default": False},
+}
+
 
 def result_of(outcome: Any) -> dict[str, Any]:
     return {"links": outcome.section.get("links", {})}
@@ -136,13 +143,7 @@ def result_of(outcome: Any) -> dict[str, Any]:
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec=dict(
-            COMMON_OPTIONS,
-            plugins={"type": "list", "elements": "str", "default": ["ptp", "host-local", "portmap", "loopback"]},
-            source_dirs={"type": "list", "elements": "str", "default": ["/usr/lib/cni", "/usr/libexec/cni"]},
-            bin_dir={"type": "str", "default": "/opt/cni/bin"},
-            tools_predicted={"type": "bool", "default": False},
-        ),
+        argument_spec=dict(COMMON_OPTIONS, **OPTIONS),
         supports_check_mode=True,
     )
     # A real run needs the plugins for real.

@@ -117,16 +117,14 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.kindnet.host.plugins.module_utils import _sysctl
 from ansible_collections.kindnet.host.plugins.module_utils._module import COMMON_OPTIONS, run
 
+OPTIONS = {
+    "sysctls": {"type": "dict", "default": {}},
+    "keep_ra_routes": {"type": "bool", "default": True},
+}
+
 
 def main():
-    module = AnsibleModule(
-        argument_spec=dict(
-            COMMON_OPTIONS,
-            sysctls={"type": "dict", "default": {}},
-            keep_ra_routes={"type": "bool", "default": True},
-        ),
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=dict(COMMON_OPTIONS, **OPTIONS), supports_check_mode=True)
     run(module, _sysctl)
 
 

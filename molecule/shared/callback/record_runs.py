@@ -16,7 +16,8 @@ name: record_runs
 type: aggregate
 short_description: Append a line of JSON per run to runs.jsonl of the Molecule scenario
 description:
-  - "Per run: the playbook, whether in check mode, what changed (host, task and diff), what failed (host, task and message) and who was unreachable."
+  - "Per run: the playbook, whether in check mode, what changed (host, task and diff), what failed (host, task and message), who was unreachable, and
+    which modules were started where (host, task)."
 requirements:
   - enable in configuration
 """
@@ -30,13 +31,15 @@ class CallbackModule(CallbackBase):
 
     def __init__(self) -> None:
         super().__init__()
-        self.run = {"playbook": "", "check": bool(context.CLIARGS.get("check")), "changed": [], "failed": [], "unreachable": []}
+        self.run = {"playbook": "", "check": bool(context.CLIARGS.get("check")), "changed": [], "failed": [], "unreachable": [], "modules": []}
 
     def v2_playbook_on_start(self, playbook):
         self.run["playbook"] = os.path.basename(playbook._file_name)
 
     def v2_runner_on_ok(self, result):
         values = result._result
+        if "invocation" in values:  # the parameters that a module on the host was given
+            self.run["modules"].append([result._host.name, result._task.get_name()])
         if values.get("changed"):
             diffs = [d for r in values.get("results", [values]) for d in as_list(r.get("diff"))]
             self.run["changed"].append({"host": result._host.name, "task": result._task.get_name(), "diff": diffs})

@@ -1,0 +1,91 @@
+# Copyright (c) 2026, the kindnet.host authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The role shortcut asks what the other roles would do: with their options to the letter, of each task that it can spare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+import yaml
+from ansible.errors import AnsibleError
+from ansible_collections.kindnet.host.plugins.action.kindnet_idle import DIGEST, SPECS, validated
+from ansible_collections.kindnet.host.plugins.module_utils._concerns import MODULES
+from ansible_collections.kindnet.host.plugins.module_utils._idle import SECTIONS
+from ansible_collections.kindnet.host.plugins.module_utils._installation import Installation
+from ansible_collections.kindnet.host.plugins.modules import kindnet_reconcile
+
+ROLES = Path(__file__).resolve().parents[2] / "roles"
+PREFIX = "kindnet.host."
+
+
+def tasks_of(entries: list[dict[str, Any]], when: str = "") -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Each task's module, options and condition; a block's condition is that of its tasks."""
+    for entry in entries:
+        condition = str(entry.get("when", when))
+        if "block" in entry:
+            yield from tasks_of(entry["block"], condition)
+        for key, options in entry.items():
+            if key.startswith(PREFIX):
+                yield key[len(PREFIX):], options, condition
+
+
+def load(role: str) -> list[tuple[str, dict[str, Any], str]]:
+    return list(tasks_of(yaml.safe_load((ROLES / role / "tasks/main.yml").read_text())))
+
+
+ASKED = next(options["modules"] for name, options, _when in load("shortcut") if name == "kindnet_idle")
+SPARED = {
+    name: (options, when)
+    for role in ("prerequisites", "neighbours", "masquerade", "conflist", "reconcile", "routes")
+    for name, options, when in load(role)
+    if name in SECTIONS
+}
+
+
+def test_it_asks_for_every_module_that_can_be_spared_and_no_other() -> None:
+    assert set(ASKED) == set(SPARED) == set(SECTIONS) == set(SPECS)
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_with_the_options_of_its_task(name: str) -> None:
+    options, _when = SPARED[name]
+    # In a play with the role, a tool that is missing is something to do.
+    assert ASKED[name] == {key: value for key, value in options.items() if key != "tools_predicted"}
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_its_task_is_left_out_for_its_own_name(name: str) -> None:
+    _options, when = SPARED[name]
+    assert when == "'%s' not in (__kindnet_idle | default([]))" % name
+
+
+def test_every_section_of_a_pass_is_asked_for() -> None:
+    assert {section for section in SECTIONS.values() if section} == set(MODULES)
+
+
+def test_the_digest_is_that_of_what_would_be_installed() -> None:
+    assert Installation(kindnet_reconcile.sources(), None).digest == DIGEST
+
+
+def test_options_are_those_that_a_module_has() -> None:
+    given = {"sysctls": {"net.ipv4.ip_forward": 1}, "lock_timeout": "5", "tools_predicted": True}
+    assert validated("kindnet_sysctl", given) == {
+        "sysctls": {"net.ipv4.ip_forward": 1},
+        "keep_ra_routes": True,
+        "cluster_name": "kindnet",
+        "lock_timeout": 5.0,
+        "persist": True,
+        "state": "present",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [("kindnet_sysctl", {"sysctl": {}}), ("kindnet_masq", {"backend": "none"}), ("kindnet_route", {"max_removals": "many"})],
+)
+def test_what_a_module_refuses_is_not_planned(name: str, given: dict[str, Any]) -> None:
+    with pytest.raises(AnsibleError):
+        validated(name, given)
