@@ -128,7 +128,7 @@ def link(path):
 def test_what_is_no_file_is_named_and_neither_waited_for_nor_followed(path, make):
     os.mkdir(os.path.dirname(path))
     make(path)
-    for call in (lambda: _history.append([repair()]), lambda: _history.load()):
+    for call in (lambda: _history.append([repair()]), _history.load):
         with pytest.raises(KindnetError) as e:
             call()
         assert e.value.field == path
