@@ -10,7 +10,7 @@ import os
 import re
 
 import pytest
-from ansible_collections.kindnet.host.plugins.module_utils import _history
+from ansible_collections.kindnet.host.plugins.module_utils import _history, _pass_files
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.module_utils._plan import Change
 
@@ -128,10 +128,35 @@ def link(path):
 def test_what_is_no_file_is_named_and_neither_waited_for_nor_followed(path, make):
     os.mkdir(os.path.dirname(path))
     make(path)
-    for call in (lambda: _history.append([repair()]), lambda: _history.load()):
+    for call in (lambda: _history.append([repair()]), _history.load):
         with pytest.raises(KindnetError) as e:
             call()
         assert e.value.field == path
     if make is link:
         with open(path + ".else") as f:
             assert f.read() == "theirs"
+
+
+@pytest.mark.parametrize(
+    ("names", "is_ours"),
+    [
+        (None, False),
+        ([], True),
+        (["repairs.jsonl"], True),
+        ([".repairs.jsonl.kindnet-tmp"], True),
+        (["repairs.jsonl", "theirs"], True),
+        (["theirs"], False),
+    ],
+)
+def test_what_somebody_put_beside_it_is_not_taken_out_with_it(path, monkeypatch, names, is_ours):
+    folder = os.path.dirname(path)
+    monkeypatch.setattr(_pass_files, "HISTORY", folder)
+    if names is not None:
+        os.mkdir(folder)
+        for name in names:
+            with open(os.path.join(folder, name), "w"):
+                pass
+    assert _pass_files.has_history() == is_ours
+    _pass_files.remove_history()
+    if names is not None:
+        assert os.listdir(folder) == [name for name in names if name == "theirs"]
