@@ -28,17 +28,20 @@ REGISTERED = {
     "__kindnet_archives_removed": "cni_plugin_archive",
     "__kindnet_sysctl": "kindnet_sysctl",
     "__kindnet_cni_plugins": "cni_plugin_links",
-    "__kindnet_kept_from_prerequisites": "kindnet_host_info",
     "__kindnet_neighbours": "kindnet_neighbours",
-    "__kindnet_kept_from_neighbours": "kindnet_neighbours",
     "__kindnet_masq": "kindnet_masq",
-    "__kindnet_kept_from_masquerade": "kindnet_masq",
     "__kindnet_conflist": "cni_conflist",
-    "__kindnet_kept_from_conflist": "cni_conflist",
     "__kindnet_reconcile": "kindnet_reconcile",
-    "__kindnet_kept_from_reconcile": "kindnet_reconcile",
     "__kindnet_routes": "kindnet_route",
-    "__kindnet_kept_from_routes": "kindnet_route",
+}
+# What the playbook notes of a role that failed.
+KEPT_FROM = {
+    "__kindnet_kept_from_prerequisites": "host",
+    "__kindnet_kept_from_neighbours": "neighbours",
+    "__kindnet_kept_from_masquerade": "masq",
+    "__kindnet_kept_from_conflist": "conflist",
+    "__kindnet_kept_from_reconcile": "reconcile",
+    "__kindnet_kept_from_routes": "routes",
 }
 TABLE = "__kindnet_nodes"
 EXPECTED = ("host", "sysctl", "cni_plugins", "neighbours", "masq", "conflist", "reconcile", "routes")
@@ -105,6 +108,11 @@ class ActionModule(ActionBase):
             for variable, module in REGISTERED.items():
                 if variable in kept:
                     found.append(_report.Found(_report.CONCERN_OF.get(module, module), kept[variable]))
+            for variable, concern in KEPT_FROM.items():
+                # Of its own only what no task of ours says, such as an argument of the role that is wrong.
+                why = str((kept.get(variable) or {}).get("msg") or "")
+                if why and not any(str(f.result.get("msg") or why + "!") in why for f in found):
+                    found.append(_report.Found(concern, {"failed": True, "msg": why}))
             looked.append(_report.Looked(name, found, EXPECTED, _report.info_of(kept.get("__kindnet_info"))))
         run = _report.Run(
             playbook=args["playbook"],

@@ -47,7 +47,7 @@ from ansible_collections.kindnet.host.plugins.plugin_utils._heard import FAILED,
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict
+    from typing import Any, Callable, Dict, List
 
 COLLECTION = "kindnet.host"
 REPORT, ASYNC_STATUS = "kindnet_report", "async_status"
@@ -97,6 +97,7 @@ class CallbackModule(CallbackBase):
         self.play: Any = None
         self.host: Any = None  # the first one
         self.variables: Dict[str, Any] = {}
+        self.delegates: Dict[Any, List[str]] = {}  # of the items of loops that have not ended
         self.heard = Heard()
 
     @harmless
@@ -105,6 +106,7 @@ class CallbackModule(CallbackBase):
 
     @harmless
     def v2_playbook_on_play_start(self, play: Any) -> None:
+        self._end_batch()
         self.play = play
         self.heard.begin_play(play._uuid)
 
@@ -125,8 +127,25 @@ class CallbackModule(CallbackBase):
         self._listen(result, SKIPPED)
 
     @harmless
-    def v2_playbook_on_no_hosts_remaining(self) -> None:
-        self.heard.no_hosts_remain()
+    def v2_runner_item_on_ok(self, result: Any) -> None:
+        self._listen_to_item(result)
+
+    @harmless
+    def v2_runner_item_on_failed(self, result: Any) -> None:
+        self._listen_to_item(result)
+
+    @harmless
+    def v2_runner_item_on_skipped(self, result: Any) -> None:
+        self._listen_to_item(result)
+
+    def _listen_to_item(self, result: Any) -> None:
+        """Only here it is known whom an item was handed to; the end of the task tells the rest."""
+        if module_of(result._task):
+            self.delegates.setdefault((result._host.name, result._task._uuid), []).append(str(result._task.delegate_to or ""))
+
+    def _end_batch(self) -> None:
+        if self.heard.is_of_ours:
+            self.heard.end_batch(self.play.get_variable_manager().get_vars(play=self.play).get("ansible_play_hosts") or ())
 
     def _listen(self, result: Any, outcome: str) -> None:
         task = result._task
@@ -138,7 +157,8 @@ class CallbackModule(CallbackBase):
             self.heard.job(result._host.name, result._result)
         elif module or outcome in (FAILED, UNREACHABLE):
             concern = _report.CONCERN_OF.get(module, module)
-            ended = Task(result._host.name, outcome, concern, task.get_name(), module, bool(task.check_mode), bool(task.ignore_unreachable))
+            delegates = self.delegates.pop((result._host.name, task._uuid), [str(task.delegate_to or "")])
+            ended = Task(result._host.name, outcome, concern, task.get_name(), module, bool(task.check_mode), bool(task.ignore_unreachable), delegates)
             self.heard.task(ended, result._result)
             if module and not self.heard.knows_hosts:
                 # Not before it is known that this play is any of our business.
@@ -148,6 +168,7 @@ class CallbackModule(CallbackBase):
 
     @harmless
     def v2_playbook_on_stats(self, stats: Any) -> None:
+        self._end_batch()
         if self.heard.has_reported or not self.heard.looked_at_anything():
             return
         exit_code = 4 if stats.dark else 2 if stats.failures else 0

@@ -27,6 +27,7 @@ class Task(NamedTuple):
     module: str = ""
     check_mode: bool = False
     ignored: bool = False  # that the host could not be reached
+    delegates: Sequence[str] = ()  # to whom each item, or the task, was handed; "" if to nobody
 
 
 class Host:
@@ -78,8 +79,8 @@ class Heard:
             self.is_of_ours = True
             for other, values in self._others:
                 self._other(other, values)
-        for item in each(result):
-            host = delegated(item) or delegated(result) or task.host
+        for number, item in enumerate(each(result)):
+            host = (task.delegates[number : number + 1] or [""])[0] or task.host
             self._batch.add(host)
             if task.outcome == SKIPPED or item.get("skipped"):
                 self._host(host).skipped = True
@@ -92,15 +93,14 @@ class Heard:
     def job(self, host: str, result: Mapping[str, Any]) -> None:
         """The answer to a question about a task in the background."""
         for item in each(result):
-            key = (delegated(item) or delegated(result) or host, str(item.get("ansible_job_id")))
+            key = (host, str(item.get("ansible_job_id")))
             if item.get("finished") and key in self._jobs:
-                self._keep(key[0], self._jobs.pop(key), item)
+                self._keep(host, self._jobs.pop(key), item)
 
-    def no_hosts_remain(self) -> None:
-        """The batch is ended for all of its hosts, the ones included that nothing is wrong with."""
-        if self.is_of_ours:
-            for name in self._batch:
-                self._host(name).is_cut_off = True
+    def end_batch(self, remaining: Sequence[str]) -> None:
+        """Those who began and do not remain were not done to the end, be it because of others."""
+        for name in self._batch.difference(remaining):
+            self._host(name).is_cut_off = True
 
     def looked_at_anything(self) -> bool:
         return any(host.found for host in self.hosts.values()) or bool(self._jobs)
@@ -148,8 +148,3 @@ class Heard:
         arguments = (result.get("invocation") or {}).get("module_args") or {}
         if task.module in CONCERN_OF and arguments.get("cluster_name"):
             self.cluster_name = str(arguments["cluster_name"])
-
-
-def delegated(result: Mapping[str, Any]) -> str:
-    """The host that a task was handed on to."""
-    return str((result.get("_ansible_delegated_vars") or {}).get("ansible_delegated_host") or "")

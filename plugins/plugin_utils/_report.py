@@ -23,7 +23,8 @@ SCHEMA = 1
 RECORD = "record"  # the concern of what would be recorded
 IN_SYNC, CHANGED, DRIFTED, FAILED, UNREACHABLE = "in_sync", "changed", "drifted", "failed", "unreachable"
 STATUSES = (IN_SYNC, CHANGED, DRIFTED, FAILED, UNREACHABLE)  # from good to bad
-NAMED = 5  # things that a line names; further ones are counted
+UNSEEN = "was not looked at"
+NAMED = 10  # things that a line names; further ones are counted
 
 # What each module looks after, in the words of desired.json and of the roles.
 CONCERN_OF = {
@@ -39,6 +40,7 @@ CONCERN_OF = {
     "kindnet_reconcile": "reconcile",
     "kindnet_route": "routes",
     "cni_allocations": "allocations",
+    "kindnet_verify": "verify",
 }
 PACKAGES, PYROUTE2 = "packages", "pyroute2"  # concerns of tasks that are not our modules'
 
@@ -76,7 +78,7 @@ def report_of(run: Run, looked: Sequence[Looked]) -> Dict[str, Any]:
     """The report."""
     entries = [host_of(host) for host in looked]
     nodes = [dict(n) for n in run.nodes]
-    together = cross_checks(nodes, entries)
+    together = [c for c in cross_checks(nodes, entries) if not is_told(c, entries)]
     for entry in entries:
         add_line(entry, together)
     counted = {status: len([e for e in entries if e["status"] == status]) for status in STATUSES}
@@ -119,14 +121,16 @@ def host_of(looked: Looked) -> Dict[str, Any]:
     lost = [reason_of(looked.name, f.result) for f in found if f.result.get("unreachable")]
     failures = unique({"concern": f.concern, "message": reason_of(looked.name, f.result)} for f in found if is_failure(f.result))
     looked_at = list(dict.fromkeys(f.concern for f in found if not (f.result.get("unreachable") or f.result.get("skipped") or is_failure(f.result))))
-    if not (lost or failures):
-        failures = [{"concern": c, "message": "was not looked at"} for c in looked.expected if c not in looked_at]
-        if not looked_at and not failures:
-            failures = [{"concern": "host", "message": "was not looked at"}]
+    said = {f["concern"] for f in failures}
+    unseen = [{"concern": c, "message": UNSEEN} for c in looked.expected if c not in looked_at and c not in said]
+    if not (looked_at or failures or unseen):
+        unseen = [{"concern": "host", "message": UNSEEN}]
     if lost:
         status, message = UNREACHABLE, lost[0]
-    elif failures:
-        status, message = FAILED, "\n".join("%s: %s" % (f["concern"], f["message"]) for f in failures)
+    elif failures or unseen:
+        # What was not looked at because of something else is not said in so many words.
+        status, message = FAILED, "\n".join("%s: %s" % (f["concern"], f["message"]) for f in failures or unseen)
+        failures += unseen
     elif problems and not check_mode:
         status, message = FAILED, "\n".join("%s: %s" % (p["subject"], p["message"]) for p in problems)
     else:
@@ -231,6 +235,13 @@ def unique(rows: Any, keys: Sequence[str] = ()) -> List[Dict[str, str]]:
     for row in rows:
         kept.setdefault(tuple(str(row[k]) for k in keys or sorted(row)), dict(row))
     return list(kept.values())
+
+
+def is_told(finding: Mapping[str, Any], hosts: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether what is found of hosts together is a difference or problem of each of them already."""
+    subject = CURRENT if finding["check"] == "code" else finding["subject"]
+    told = {h["name"] for h in hosts for row in (*h["differences"], *h["problems"]) if row["subject"] == subject or row["subject"].startswith(subject + " ")}
+    return bool(finding["hosts"]) and told.issuperset(finding["hosts"])
 
 
 def add_line(host: Dict[str, Any], cross_host: Sequence[Mapping[str, Any]]) -> None:

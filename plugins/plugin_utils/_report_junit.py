@@ -22,7 +22,7 @@ Case = Tuple[str, Optional[Tuple[str, str, str]]]
 
 def junit(report: Mapping[str, Any]) -> str:
     """The whole document."""
-    root = ElementTree.Element("testsuites", {"name": "kindnet.host %s of %s" % (report["playbook"], report["cluster_name"])})
+    root = ElementTree.Element("testsuites", {"name": text("kindnet.host %s of %s" % (report["playbook"], report["cluster_name"]))})
     for host in report["hosts"]:
         suite(root, host["name"], report["generated"], cases_of(host, report["check_mode"]))
     if report["cross_host"] or report["check_mode"]:
