@@ -25,6 +25,12 @@ unit: setup ## tests of the planners, as tables
 integration: setup ## modules and kindnet-reconcile in network namespaces (root)
 	@pytest tests/integration $(ARGS)
 
+browser: setup ## drift.html in headless Chromium
+	@pytest tests/browser $(ARGS)
+
+screenshots: setup ## the pictures of docs/images, drawn again by the same
+	@pytest tests/browser/test_pictures.py -k readme --pictures docs/images
+
 sanity: setup ## ansible-test sanity (root)
 	@lab/sanity
 
@@ -46,4 +52,4 @@ build: setup ## the tarball that ansible-galaxy installs
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 14
 
-.PHONY: up down tshoot setup lint unit integration sanity molecule bench test test-all build help
+.PHONY: up down tshoot setup lint unit integration browser screenshots sanity molecule bench test test-all build help

@@ -20,7 +20,8 @@
     }
     get("filter-count").textContent = `${shown} of ${rows.filter((row) => row.element.tagName === "TR").length} differences`;
   };
-  for (const field of [...Object.values(fields), text]) field.addEventListener("input", apply);
+  for (const field of Object.values(fields)) field.addEventListener("change", apply);
+  text.addEventListener("input", apply);
   get("filter-clear").addEventListener("click", () => {
     for (const field of [...Object.values(fields), text]) field.value = "";
     apply();

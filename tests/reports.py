@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import copy
-
 WHEN = "2026-11-27T02:22:30Z"
 GUIDE = ("k8s-guide-control-plane", "k8s-guide-worker", "k8s-guide-worker2")
 
@@ -23,8 +21,8 @@ def pod_cidr(i):
     return "10.%d.%d.0/24" % (244 + i // 256, i % 256)
 
 
-def route(dst, via, dev="eth0", protocol="kindnet", metric=0, type="unicast"):
-    return {"dst": dst, "via": via, "dev": dev, "protocol": protocol, "metric": metric, "type": type, "ours": protocol == "kindnet"}
+def route(dst, via, dev="eth0", protocol="107", metric=0, type="unicast"):
+    return {"dst": dst, "via": via, "dev": dev, "protocol": protocol, "metric": metric, "type": type, "ours": protocol == "107"}
 
 
 def difference(concern, subject, action, before, after, reason):
@@ -42,9 +40,12 @@ def report_of(n, faults=()):
             "status": "in_sync",
             "line": "in sync",
             "differences": [],
+            "differences_left_out": 0,
             "problems": [],
+            "failures": [],
             "notes": [],
             "message": "",
+            "looked_at": ["host", "masq", "routes", "sysctl"],
             "info": _info(i, name, [r for k, r in enumerate(routes) if k != i]),
         }
         for i, name in enumerate(names)
@@ -55,6 +56,7 @@ def report_of(n, faults=()):
         "generated": WHEN,
         "playbook": "drift.yml",
         "check_mode": True,
+        "limit": "",
         "cluster_name": "kindnet",
         "nodes": nodes,
         "hosts": hosts,
@@ -85,7 +87,8 @@ def _info(i, name, routes):
             "iptables": "v1.8.9 (nf_tables)", "nft": "v1.0.6", "containerd": "1.6.20",
         },
         "desired": {
-            "digest": "9b1d0c6f5a3e7742", "recorded": "2026-11-26T18:04:11Z", "sections": ["masq", "routes", "sysctl"], "error": "", "pod_cidrs": [own],
+            "digest": "9b1d0c6f5a3e7742", "recorded": "2026-11-26T18:04:11Z", "sections": ["masq", "routes", "sysctl"], "error": "",
+            "pod_cidrs": [own], "peers": "",
         },
         "peers": {"wanted": len(routes), "present": len(routes), "missing": []},
         "node_interface": {"name": "eth0", "mtu": 1500},
@@ -112,6 +115,7 @@ def _counted(report):
         "hosts": len(report["hosts"]),
         **counts,
         "differences": sum(len(h["differences"]) for h in report["hosts"]),
+        "problems": sum(len(h["problems"]) for h in report["hosts"]),
         "cross_host": len(report["cross_host"]),
     }
     verdict = next((s for s in ("unreachable", "failed", "drifted") if counts[s]), "drifted" if report["cross_host"] else "in_sync")
@@ -127,7 +131,7 @@ def _host(report, host):
 def _drifted(host, *differences):
     host["status"] = "drifted"
     host["differences"].extend(differences)
-    host["line"] = "%d difference%s" % (len(host["differences"]), "" if len(host["differences"]) == 1 else "s")
+    host["line"] = "drifted: %d difference%s" % (len(host["differences"]), "" if len(host["differences"]) == 1 else "s")
 
 
 def missing(source, target):
@@ -138,7 +142,7 @@ def missing(source, target):
         host["info"]["routes"] = [r for r in host["info"]["routes"] if r["dst"] != dst]
         host["info"]["peers"]["missing"].append(dst)
         host["info"]["peers"]["present"] -= 1
-        _drifted(host, difference("routes", "route " + dst, "add", "", "via %s proto kindnet" % address(target), "missing"))
+        _drifted(host, difference("routes", "route " + dst, "add", "", "via %s proto 107" % address(target), "missing"))
 
     return fault
 
@@ -149,7 +153,7 @@ def wrong(source, target, via):
     def fault(report):
         host, dst = _host(report, source), pod_cidr(target)
         host["info"]["routes"] = [route(dst, via) if r["dst"] == dst else r for r in host["info"]["routes"]]
-        text = "via %s dev eth0 proto kindnet"
+        text = "via %s dev eth0 proto 107"
         _drifted(host, difference("routes", "route " + dst, "replace", text % via, text % address(target), "its next hop differs"))
 
     return fault
@@ -173,14 +177,15 @@ def foreign(source, dst, via, protocol="static", metric=0, instead=False):
 def unreachable(host, message="Failed to connect to the host via ssh: connect to host port 22: No route to host"):
     def fault(report):
         found = _host(report, host)
-        found.update(status="unreachable", line="unreachable: no route to host", message=message, info=None, differences=[], problems=[])
+        found.update(status="unreachable", line="unreachable: no route to host", message=message, info=None, differences=[], problems=[], looked_at=[])
 
     return fault
 
 
 def failed(host, message="the lock is held by another run"):
     def fault(report):
-        _host(report, host).update(status="failed", line="failed: " + message, message=message)
+        failures = [{"concern": "masq", "message": message}]
+        _host(report, host).update(status="failed", line="failed: " + message, message=message, failures=failures)
 
     return fault
 
@@ -266,5 +271,19 @@ def large(n=50):
     return report
 
 
-def copied(report):
-    return copy.deepcopy(report)
+# What a host in the wrong hands could call itself, its pods and its rules.
+HOSTILE = "</script></style></title><img src=x onerror=alert(1)>\"'`&amp;{{ 7*7 }}{% raw %}]]>--><svg onload=alert(2)>|]})%% end\u202e\x00\x1b\ud800\n- x"
+
+
+def everywhere(report, text):
+    """``report`` with ``text`` behind every text in it that is no address or state."""
+    kept = ("status", "verdict", "state", "ip", "dst", "via", "type", "node_ips", "pod_cidrs", "missing", "generated")
+
+    def poisoned(value, key=""):
+        if isinstance(value, dict):
+            return {k: poisoned(v, k) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [poisoned(v, key) for v in value]
+        return value + text if isinstance(value, str) and key not in kept else value
+
+    return poisoned(report)

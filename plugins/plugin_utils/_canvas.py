@@ -70,6 +70,8 @@ class Canvas:
         shown = visible(text).replace("\n", " ").replace("\t", " ")
         fitting = fit(shown, width, size) if width else shown
         end = x + width_of(fitting, size)
+        if not fitting:
+            return x
         self._grow(x if up else end, y + size * 0.3)
         title = Markup("<title>%s</title>") % shown if fitting != shown else ""
         turned = Markup(' transform="rotate(-90 %s %s)"') % (_n(x), _n(y)) if up else ""

@@ -12,6 +12,7 @@ from __future__ import annotations
 __metaclass__ = type
 
 import ipaddress
+from functools import lru_cache
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 RIGHT, MISSING, FOREIGN, WRONG, UNKNOWN = "right", "missing", "foreign", "wrong", "unknown"
@@ -56,10 +57,6 @@ class MapNode(NamedTuple):
     wanted: int  # how many there should be
 
     @property
-    def findings(self) -> Tuple[Route, ...]:
-        return tuple(r for r in self.routes if r.state in FINDINGS)
-
-    @property
     def summary(self) -> str:
         """In how far its routes are right, in a few words."""
         if not self.looked_at:
@@ -73,12 +70,7 @@ class Map(NamedTuple):
     cluster_name: str
     nodes: Tuple[MapNode, ...]
     table: bool  # there is a node table; without one nothing is known to be missing
-
-    @property
-    def findings(self) -> Tuple[Route, ...]:
-        """What stands out, the worst first, then in the order of the nodes."""
-        found = [r for n in self.nodes for r in n.findings]
-        return tuple(sorted(found, key=lambda r: FINDINGS.index(r.state)))
+    findings: Tuple[Route, ...]  # what stands out, the worst first, then in the order of the nodes
 
 
 def label(route: Route) -> str:
@@ -100,7 +92,8 @@ def map_of(report: Mapping[str, Any]) -> Map:
     entries += [_derived(name, host) for name, host in hosts.items() if name not in known]
     book = _Book(entries, known, len(entries) <= EACH_ROUTE)
     nodes = tuple(book.node(entry, hosts.get(entry[0])) for entry in entries)
-    return Map(str(report.get("cluster_name") or ""), nodes, table)
+    findings = tuple(r for state in FINDINGS for n in nodes for r in n.routes if r.state == state)
+    return Map(str(report.get("cluster_name") or ""), nodes, table, findings)
 
 
 def _texts(values: Any) -> Tuple[str, ...]:
@@ -119,11 +112,22 @@ def _derived(name: str, host: Mapping[str, Any]) -> Tuple[str, Tuple[str, ...], 
     return name, _texts(ips), _texts((info.get("desired") or {}).get("pod_cidrs"))
 
 
+@lru_cache(maxsize=16384)  # the same few thousand, asked for a million times
 def _network(text: str) -> Optional[Network]:
     try:
         return ipaddress.ip_network(text, strict=False)
     except ValueError:
         return None  # "default", or nothing that is a destination
+
+
+def _told(info: Mapping[str, Any]) -> bool:
+    """Whether a host said what its routes are. If they could not be read, that is a note and no route."""
+    routes = info.get("routes")
+    return bool(routes) or routes is not None and not any(str(note).startswith("routes: ") for note in info.get("notes") or ())
+
+
+def _holds(outer: Network, inner: Network) -> bool:
+    return outer.version == inner.version and inner.subnet_of(outer)  # type: ignore[arg-type]
 
 
 def _family(text: str) -> int:
@@ -145,7 +149,7 @@ class _Book:
             for cidr in cidrs:
                 self.owner[cidr] = name
                 self.wanted[cidr] = next((ip for ip in ips if _family(ip) == _family(cidr)), "")
-        self.addresses = [ipaddress.ip_address(ip) for ip in self.at if _network(ip)]
+        self.addresses = [network for network in map(_network, self.at) if network]
         self.networks = [(network, cidr) for cidr in self.owner for network in [_network(cidr)] if network]
 
     def node(self, entry: Tuple[str, Tuple[str, ...], Tuple[str, ...]], host: Optional[Mapping[str, Any]]) -> MapNode:
@@ -155,7 +159,7 @@ class _Book:
         status = str(host.get("status", "")) if host else ""
         # Without a table, hosts' own words are all there is, and no route is wanted for certain.
         wanted = [c for c in self.owner if self.owner[c] != name and self.owner[c] in self.known] if name in self.known else []
-        if info.get("routes") is None:
+        if not _told(info):
             return MapNode(name, ips, cidrs, status, False, pods, self._not_looked_at(name, wanted), 0, len(wanted))
         look = _Look(self, name, cidrs, host or {}, info)
         found, right = look.routes(wanted)
@@ -166,16 +170,13 @@ class _Book:
             return ()
         return tuple(Route(name, c, self.owner[c], UNKNOWN, "", self.wanted[c], "", "not looked at") for c in wanted)
 
-    def within(self, dst: Network) -> List[str]:
-        """The pod CIDRs that ``dst`` lies in."""
-        return [cidr for network, cidr in self.networks if network.version == dst.version and dst.subnet_of(network)]  # type: ignore[arg-type]
-
 
 class _Look:
     """A look at the routes of one node."""
 
     def __init__(self, book: _Book, name: str, own: Sequence[str], host: Mapping[str, Any], info: Mapping[str, Any]) -> None:
         self.book, self.name, self.own = book, name, set(own)
+        self.own_networks = [n for n in map(_network, own) if n]
         self.at: Dict[str, List[Mapping[str, Any]]] = {}
         for route in info["routes"]:
             self.at.setdefault(str(route.get("dst", "")), []).append(route)
@@ -203,6 +204,8 @@ class _Look:
     def _peer(self, cidr: str, routes: List[Mapping[str, Any]], found: List[Route]) -> Route:
         """What becomes of packets to the pods ``cidr``. Routes that the kernel does not come to are added to ``found``."""
         wanted = self.book.wanted[cidr]
+        if len(routes) == 1 and routes[0].get("ours") and routes[0].get("via") == wanted and routes[0].get("type", "unicast") == "unicast":
+            return self._route(cidr, RIGHT, wanted, "")  # all but a few; there may be a million
         if not routes:
             if cidr not in self.named and not self._on_link(wanted):
                 return self._route(cidr, UNKNOWN, "", "not on-link, left to the network")
@@ -211,6 +214,9 @@ class _Look:
         found.extend(self._route(cidr, FOREIGN, str(r.get("via") or ""), _made_by(r)) for r in routes[1:] if not r.get("ours"))
         route = routes[0]
         via, kind = str(route.get("via") or ""), str(route.get("type") or "unicast")
+        shares = [str(r.get("via") or "") for r in routes[1:] if r.get("ours") and route.get("ours") and r.get("metric") == route.get("metric")]
+        if shares:  # each next hop of a multipath route is told as one route
+            return self._route(cidr, WRONG, via, "and via %s" % ", ".join(shares))
         if not route.get("ours"):
             same = via == wanted and kind == "unicast"
             return self._route(cidr, FOREIGN, via, _made_by(route) + (", and right" if same else ", in the way of ours" if len(routes) > 1 else ""))
@@ -225,17 +231,17 @@ class _Look:
     def _other(self, route: Mapping[str, Any]) -> Optional[Route]:
         """A route to anything else than a peer's pod CIDR; None if it is none of the map's business."""
         dst, via = str(route.get("dst", "")), str(route.get("via") or "")
-        network = _network(dst)
         if route.get("ours"):
             if self.name not in self.book.known:
-                right = via and self.book.at.get(via) == self.book.owner.get(dst)
+                right = dst in self.book.owner and self.book.at.get(via) == self.book.owner[dst]
                 return self._route(dst, RIGHT if right else UNKNOWN, via, "" if right else "there is no node table")
             return self._route(dst, WRONG, via, "its own pods" if dst in self.own else "of no node")
-        if network is None or network.prefixlen == 0 or any(a in network for a in self.book.addresses if a.version == network.version):
-            return None  # how peers are reached, not pods
-        within = self.book.within(network)
-        if not via and self.own.intersection(within):
+        network = _network(dst)
+        if network is None or not via and any(_holds(own, network) for own in self.own_networks):
             return None  # a pod of its own
+        if network.prefixlen == 0 or any(_holds(network, address) for address in self.book.addresses):
+            return None  # how peers are reached, not pods
+        within = [cidr for outer, cidr in self.book.networks if _holds(outer, network)]
         text = _made_by(route) + (", within the pods of %s" % self.book.owner[within[0]] if within and dst not in within else "")
         return self._route(dst, FOREIGN, via, text, self.book.owner[within[0]] if within else "")
 
@@ -245,7 +251,7 @@ class _Look:
     def _on_link(self, address: str) -> bool:
         """Whether ``address`` is in a network of one of its interfaces, as far as is known."""
         network = _network(address) if address else None
-        return not self.links or network is None or any(network.version == link.version and network.subnet_of(link) for link in self.links)  # type: ignore[arg-type]
+        return not self.links or network is None or any(_holds(link, network) for link in self.links)
 
 
 def _made_by(route: Mapping[str, Any]) -> str:

@@ -14,6 +14,8 @@ from ._map import FINDINGS, FOREIGN, RIGHT, UNKNOWN, WRONG, Map, MapNode, Route,
 
 # Above so many nodes, those without findings are groups. Of those with findings, the ones with most are drawn.
 MOST_NODES, MOST_ALONE, MOST_GROUPS = 50, 30, 16
+# Of so few nodes, and routes, every route can be an arrow.
+FEW_NODES, FEW_ROUTES = 4, 48
 # So many findings of one node, or about one destination, are one bundle.
 BUNDLE = 4
 
@@ -36,11 +38,10 @@ class Piece(NamedTuple):
 
     @property
     def summary(self) -> str:
-        if not self.is_group:
+        if not self.is_group or not self.looked_at:
             return self.nodes[0].summary
-        if not self.looked_at:
-            return "not looked at"
-        return "%d of %d routes right" % (sum(n.right for n in self.nodes), sum(n.wanted for n in self.nodes))
+        not_right = sum(n.wanted - n.right for n in self.nodes)
+        return "%d routes not right" % not_right if not_right else "all routes right"
 
 
 class Cell(NamedTuple):
@@ -56,6 +57,7 @@ class Bundle(NamedTuple):
     state: str
     sources: Tuple[str, ...]
     targets: Tuple[str, ...]  # the nodes that they lead to, or should; "" is elsewhere
+    owners: Tuple[str, ...]  # the nodes whose pods they are about
     text: str
 
 
@@ -66,17 +68,26 @@ def end_of(route: Route) -> str:
     return route.target
 
 
+def fits_each_route(found: Map) -> bool:
+    """Whether every route can be an arrow of its own."""
+    return len(found.nodes) <= FEW_NODES and sum(len(n.routes) for n in found.nodes) <= FEW_ROUTES
+
+
+def arrows(found: Map) -> Tuple[Bundle, ...]:
+    """What is drawn as arrows: every route of a few nodes, else what stands out."""
+    if fits_each_route(found):
+        return tuple(_single(r) for n in found.nodes for r in n.routes)
+    return bundles(found.findings)
+
+
 def pieces(found: Map) -> Tuple[Piece, ...]:
-    """The nodes of a small map; of a large one, those with most findings, and groups of the others by their network."""
+    """The nodes of a small map; of a large one, those that a finding is about, and groups of the others by their network."""
     if len(found.nodes) <= MOST_NODES:
         return tuple(_alone(n) for n in found.nodes)
-    weight: Dict[str, int] = {}
-    for route in found.findings:
-        for name in {route.source, route.target, end_of(route)} - {""}:
-            weight[name] = weight.get(name, 0) + 1
-    heaviest = sorted(weight, key=lambda n: (-weight[n], n))[:MOST_ALONE]
-    alone = set(heaviest)
-    return tuple(_alone(n) for n in found.nodes if n.name in alone) + _groups([n for n in found.nodes if n.name not in alone])
+    about = [name for b in bundles(found.findings) for names in (b.targets, b.sources, b.owners) if len(names) == 1 for name in names if name]
+    # What many nodes lack is about what they lack, so they stay in their groups.
+    alone = set(list(dict.fromkeys(about))[:MOST_ALONE])
+    return tuple(_alone(n) for n in found.nodes if n.name in alone) + groups([n for n in found.nodes if n.name not in alone])
 
 
 def cells(found: Map, rows: Sequence[Piece]) -> Dict[Tuple[int, int], Cell]:
@@ -121,7 +132,7 @@ def bundles(routes: Sequence[Route]) -> Tuple[Bundle, ...]:
             left.difference_update(places)
             made[places[0]] = _bundle([routes[i] for i in places], key[0] == "from")
     for i in left:
-        made[i] = Bundle(routes[i].state, (routes[i].source,), (end_of(routes[i]),), label(routes[i]))
+        made[i] = _single(routes[i])
     return tuple(made[i] for i in sorted(made))
 
 
@@ -130,26 +141,30 @@ def _keys(route: Route) -> Iterable[Tuple[str, ...]]:
     yield "to", route.state, route.dst, route.via, route.text
 
 
+def _single(route: Route) -> Bundle:
+    return Bundle(route.state, (route.source,), (end_of(route),), (route.target,), label(route))
+
+
 def _bundle(routes: Sequence[Route], of_one_source: bool) -> Bundle:
     sources = tuple(dict.fromkeys(r.source for r in routes))
     targets = tuple(dict.fromkeys(end_of(r) for r in routes))
     text = "%d routes %s" % (len(routes), routes[0].state) if of_one_source else label(routes[0])
-    return Bundle(routes[0].state, sources, targets, text)
+    return Bundle(routes[0].state, sources, targets, tuple(dict.fromkeys(r.target for r in routes)), text)
 
 
 def _alone(node: MapNode) -> Piece:
     return Piece(node.name, (node,), ", ".join(node.node_ips), ", ".join(node.pod_cidrs))
 
 
-def _groups(nodes: Sequence[MapNode]) -> Tuple[Piece, ...]:
+def groups(nodes: Sequence[MapNode]) -> Tuple[Piece, ...]:
     """Groups by the network of the first address, in networks as small as leave few enough groups; nodes that were not looked at are apart."""
     for shorter in (0, 4, 8, 12, 16, 32, 64):
-        groups: Dict[Tuple[bool, str], List[MapNode]] = {}
+        found: Dict[Tuple[bool, str], List[MapNode]] = {}
         for node in nodes:
-            groups.setdefault((not node.looked_at, _network_of(node, shorter)), []).append(node)
-        if len(groups) <= MOST_GROUPS or shorter == 64:
+            found.setdefault((not node.looked_at, _network_of(node, shorter)), []).append(node)
+        if len(found) <= MOST_GROUPS or shorter == 64:
             break
-    return tuple(_group(network, members) for (_unseen, network), members in groups.items())
+    return tuple(sorted((_group(network, members) for (_unseen, network), members in found.items()), key=lambda p: p.is_group))
 
 
 def _network_of(node: MapNode, shorter: int) -> str:
@@ -170,6 +185,4 @@ def _address(text: str) -> Union[ipaddress.IPv4Address, ipaddress.IPv6Address, N
 def _group(network: str, members: List[MapNode]) -> Piece:
     if len(members) == 1:
         return _alone(members[0])
-    first, last = members[0], members[-1]
-    cidrs = "%s \N{HORIZONTAL ELLIPSIS} %s" % (", ".join(first.pod_cidrs[:1]), ", ".join(last.pod_cidrs[:1]))
-    return Piece("%d nodes" % len(members), tuple(members), network, cidrs)
+    return Piece("%d nodes" % len(members), tuple(members), network, "%d pod CIDRs" % sum(len(n.pod_cidrs) for n in members))

@@ -11,14 +11,14 @@ from typing import Dict, List, NamedTuple, Tuple
 
 from markupsafe import Markup
 
-from ._canvas import FONT, Canvas, width_of
-from ._map import MISSING, UNKNOWN, Map, MapNode, Route, label
+from ._canvas import Canvas, width_of
+from ._map import MISSING, Map, MapNode, Route, label
 from ._map_fold import end_of
 
-MOST_NODES, MOST_LANES, MOST_PODS = 4, 48, 6
-LANE, LINE, PAD, GAP = 31, 16, 12, 56
-NARROWEST, WIDEST = 200, 300
-NAME = 13
+MOST_PODS = 6
+LANE, LINE, PAD, GAP = 32, 17, 12, 50
+NARROWEST, WIDEST = 210, 320
+FONT, NAME = 12, 14
 
 
 class Line(NamedTuple):
@@ -27,10 +27,8 @@ class Line(NamedTuple):
     text: str
     kind: str = ""
     size: float = FONT
-
-
-def fits_in_lanes(found: Map) -> bool:
-    return len(found.nodes) <= MOST_NODES and sum(len(n.routes) for n in found.nodes) <= MOST_LANES
+    indent: float = 0
+    ruled: bool = False  # a rule above it
 
 
 def draw_lanes(found: Map) -> Markup:
@@ -44,17 +42,20 @@ def draw_lanes(found: Map) -> Markup:
     at: Dict[str, float] = {}
     places: List[Tuple[float, float]] = []
     for name, lines, _kind in cards:
-        width = min(max(NARROWEST, *(width_of(line.text, line.size) + 2 * PAD for line in lines)), WIDEST) if name else NARROWEST - 10
+        width = min(max(NARROWEST, *(width_of(line.text, line.size) + line.indent + 2 * PAD for line in lines)), WIDEST) if name else NARROWEST - 10
         at[name] = x + width / 2
         places.append((x, width))
         x += width + GAP
-    bottom = height + 26 + LANE * len(routes) + 8 * len(found.nodes)
+    bottom = height + 16 + LANE * len(routes) + 8 * (len(found.nodes) - 1)
     for center in at.values():
         canvas.line([(center, height), (center, bottom)], "life")
     for (left, width), (_name, lines, kind) in zip(places, cards):
         canvas.rect(left, 2, width, height - 2, kind, 6)
         for i, line in enumerate(lines):
-            canvas.text(left + PAD, PAD + LINE * (i + 1) - 2, line.text, line.kind, width - 2 * PAD, line.size)
+            bottom_of_line = PAD + LINE * (i + 1)
+            if line.ruled:
+                canvas.line([(left, bottom_of_line - LINE + 3), (left + width, bottom_of_line - LINE + 3)], "life")
+            canvas.text(left + PAD + line.indent, bottom_of_line - 2, line.text, line.kind, width - 2 * PAD - line.indent, line.size)
     y = height + 26.0
     for node in found.nodes:
         for route in node.routes:
@@ -69,8 +70,8 @@ def _card(node: MapNode) -> List[Line]:
     lines += [Line(ip) for ip in node.node_ips] or [Line("address unknown", "muted")]
     lines += [Line("pods %s" % cidr) for cidr in node.pod_cidrs] or [Line("pod CIDR unknown", "muted")]
     lines.append(Line(node.summary, "muted" if node.looked_at and node.right == node.wanted else "on unknown" if not node.looked_at else "on wrong"))
-    for pod in node.pods[:MOST_PODS]:
-        lines += [Line("%s  %s" % (pod.name, " ".join(pod.ips))), Line("  %s" % (pod.interface or "no veth"), "muted")]
+    for i, pod in enumerate(node.pods[:MOST_PODS]):
+        lines += [Line("%s %s" % (pod.name, " ".join(pod.ips)), ruled=i == 0), Line(pod.interface or "no veth", "muted", indent=12)]
     if len(node.pods) > MOST_PODS:
         lines.append(Line("and %d more pods" % (len(node.pods) - MOST_PODS), "muted"))
     return lines
@@ -82,8 +83,8 @@ def _lane(canvas: Canvas, route: Route, start: float, end: float, y: float) -> N
     text = label(route)
     if route.state not in text:
         text = "%s: %s" % (route.state, text) if route.state != "right" else text
-    left = start + 12 if end > start else max(start - 12 - 14 - width_of(text), 4)
-    canvas.symbol(left + 4, y - 9, route.state)
-    canvas.text(left + 14, y - 5, text, "on " + route.state)
-    if route.state in (MISSING, UNKNOWN):
-        canvas.symbol((start + end) / 2, y, route.state)
+    left = start + 12 if end > start else max(start - 12 - 14 - width_of(text, FONT), 4)
+    canvas.symbol(left + 4, y - 11, route.state)
+    canvas.text(left + 14, y - 7, text, "halo on " + route.state, size=FONT)
+    if route.state == MISSING:
+        canvas.symbol(end + (-20 if end > start else 20), y, route.state)

@@ -15,15 +15,16 @@ from typing import Dict, List, Sequence
 
 from markupsafe import Markup
 
+from ..module_utils._node_table import shorten
 from ._canvas import FONT, Canvas, width_of
 from ._map import STATES, Map, MapNode
-from ._map_fold import Bundle, Piece, bundles, cells, pieces
-from ._map_lanes import draw_lanes, fits_in_lanes
+from ._map_fold import Bundle, Piece, bundles, cells, fits_each_route, pieces
+from ._map_lanes import draw_lanes
 
 MOST_BUNDLES = 24
 
 # Of the drawing of what stands out.
-BOX, ARROW, ROW = 230, 460, 46
+BOX, ARROW, ROW = 230, 680, 46
 # Of the table.
 CELL, LINE, GAP = 14, 18, 14
 MOST_WIDTH = 190
@@ -33,7 +34,7 @@ def svg(found: Map) -> Markup:
     """One or more drawings, with their captions."""
     if not found.nodes:
         return Markup('<p class="muted">There is no node to draw.</p>')
-    if fits_in_lanes(found):
+    if fits_each_route(found):
         return _figure(draw_lanes(found), "Every route of every node as an arrow. Below a pod's name is the host's end of its veth.")
     drawings = []
     if found.findings:
@@ -78,7 +79,7 @@ def _worded(bundle: Bundle) -> str:
 def _box(canvas: Canvas, x: float, y: float, names: Sequence[str], nodes: Dict[str, MapNode]) -> None:
     name, under = ", ".join(n or "elsewhere" for n in names), ""
     if len(names) > 1:
-        name, under = "%d nodes" % len(names), ", ".join(n or "elsewhere" for n in names)
+        name, under = "%d nodes" % len(names), shorten([n or "elsewhere" for n in names], 2)
     elif names[0] in nodes:
         node = nodes[names[0]]
         under = "  ".join([*node.node_ips[:1], *node.pod_cidrs[:1]])

@@ -16,6 +16,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping
 from ..module_utils import _files
 from ..module_utils._errors import KindnetError
 from ._ledger_file import inventory_folders
+from ._map_mermaid import mermaid
 from ._report_junit import junit
 from ._report_page import page
 
@@ -33,6 +34,7 @@ RENDERERS: Dict[str, Callable[[Mapping[str, Any]], str]] = {
     "drift.json": lambda report: json.dumps(report, indent=2, ensure_ascii=False) + "\n",
     "drift.xml": junit,
     "drift.html": page,
+    "map.mmd": mermaid,
 }
 
 

@@ -14,16 +14,17 @@ __metaclass__ = type
 import base64
 import hashlib
 import os
-import unicodedata
 from typing import Any, Dict, Iterator, List, Mapping, Tuple
 from urllib.parse import quote
 
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from markupsafe import Markup
 
+from ._canvas import visible
 from ._map import FINDINGS, Map, MapNode, label, map_of
 from ._map_mermaid import mermaid_of
 from ._map_svg import svg
+from ._reachability import reachability_of
 from ._text_diff import Part, sides
 
 TEMPLATES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "templates")
@@ -43,7 +44,7 @@ def page(report: Mapping[str, Any]) -> str:
     found = map_of(report)
     style, script = _file("drift.css"), _file("drift.js")
     differences, left_out = _differences(report)
-    diagram = _visible(mermaid_of(found))
+    diagram = visible(mermaid_of(found))
     text = (
         _environment()
         .get_template("drift.html.j2")
@@ -64,7 +65,7 @@ def page(report: Mapping[str, Any]) -> str:
             findings=_counts(found),
             mermaid=diagram,
             mermaid_link="data:text/plain;charset=utf-8," + quote(diagram),
-            reachability=_reachability(report),
+            reachability=reachability_of(report),
         )
     )
     return text.encode("utf-8", "replace").decode("utf-8")
@@ -77,7 +78,7 @@ def _environment() -> Environment:
         undefined=ChainableUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: value if isinstance(value, Markup) else _visible(value),
+        finalize=lambda value: value if isinstance(value, Markup) else visible(value),
     )
 
 
@@ -90,28 +91,19 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _visible(value: Any) -> str:
-    """Text in which nothing hides: neither control characters nor what turns the direction of the rest."""
-    text = "" if value is None else str(value)
-    return text if text.isascii() and text.isprintable() else "".join(c if c in "\n\t" or not _hides(c) else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def _hides(char: str) -> bool:
-    return unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn")
-
-
 def _totals(report: Mapping[str, Any]) -> List[Tuple[str, str, int]]:
     """The status that a total is of, or "", what to call it, and the number."""
     totals = report.get("totals") or {}
-    names = [("", "hosts", "hosts"), *((s, s, t) for s, t in STATUSES.items()), ("", "differences", "differences"), ("", "cross_host", "between hosts")]
+    names = [("", "hosts", "hosts"), *((s, s, t) for s, t in STATUSES.items())]
+    names += [("", "differences", "differences"), ("", "problems", "problems"), ("", "cross_host", "between hosts")]
     return [(status, text, int(totals.get(key) or 0)) for status, key, text in names]
 
 
 def _differences(report: Mapping[str, Any]) -> Tuple[List[Dict[str, Any]], int]:
-    """A row for each difference and each problem of each host, and how many there was no room for."""
+    """A row for each difference and each problem of each host, and how many there are without one."""
     rows: List[Dict[str, Any]] = []
     room, left_out = MOST_TEXTS, 0
-    for host, item, problem in _items(report):
+    for host, item, action in _items(report):
         if len(rows) == MOST_ROWS:
             left_out += 1
             continue
@@ -122,29 +114,30 @@ def _differences(report: Mapping[str, Any]) -> Tuple[List[Dict[str, Any]], int]:
             before = after = ""
             short = True
         room -= len(before) + len(after)
-        shown: Tuple[List[Part], List[Part]] = ([], []) if problem else sides(_visible(before), _visible(after))
+        shown: Tuple[List[Part], List[Part]] = ([], []) if action else sides(visible(before), visible(after))
         rows.append(
             {
                 "host": str(host.get("name", "")),
                 "status": str(host.get("status", "")),
                 "concern": str(item.get("concern") or ""),
                 "subject": str(item.get("subject") or ""),
-                "action": "problem" if problem else str(item.get("action") or ""),
+                "told": bool(action),  # in words, instead of before and after
+                "action": action or str(item.get("action") or ""),
                 "before": shown[0],
                 "after": shown[1],
-                "reason": str(item.get("message" if problem else "reason") or ""),
+                "reason": str(item.get("message" if action else "reason") or ""),
                 "short": short,
             }
         )
-    return rows, left_out
+    return rows, left_out + sum(int(host.get("differences_left_out") or 0) for host in report.get("hosts") or ())
 
 
-def _items(report: Mapping[str, Any]) -> Iterator[Tuple[Mapping[str, Any], Mapping[str, Any], bool]]:
+def _items(report: Mapping[str, Any]) -> Iterator[Tuple[Mapping[str, Any], Mapping[str, Any], str]]:
+    """What stands in the table, and what to call it if it is not a difference."""
     for host in report.get("hosts") or ():
-        for item in host.get("problems") or ():
-            yield host, item, True
-        for item in host.get("differences") or ():
-            yield host, item, False
+        for key, action in (("failures", "not looked at"), ("problems", "problem"), ("differences", "")):
+            for item in host.get(key) or ():
+                yield host, item, action
 
 
 def _hosts(report: Mapping[str, Any], found: Map) -> List[Dict[str, Any]]:
@@ -168,7 +161,3 @@ def _host(node: MapNode) -> Dict[str, Any]:
 def _counts(found: Map) -> List[Tuple[str, int]]:
     states = [r.state for r in found.findings]
     return [(state, states.count(state)) for state in FINDINGS]
-
-
-def _reachability(report: Mapping[str, Any]) -> Dict[str, Any]:
-    return {}

@@ -17,9 +17,14 @@ MOST_WORDS, MOST_LINES = 400, 400
 _WORDS = re.compile(r"\s+|[\w.:/-]+|.", re.DOTALL)
 
 
+# Of lines that are the same, these beside a difference are shown, and the others are left out if they are so many.
+AROUND, LEFT_OUT = 2, 4
+
+
 class Part(NamedTuple):
     text: str
     differs: bool
+    left_out: int = 0  # the number of lines that stand here on both sides, instead of a text
 
 
 Sides = Tuple[List[Part], List[Part]]
@@ -46,8 +51,21 @@ def _compared(before: Sequence[str], after: Sequence[str]) -> Sides:
     left: List[Part] = []
     right: List[Part] = []
     for tag, i1, i2, j1, j2 in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
-        if i2 > i1:
-            left.append(Part("".join(before[i1:i2]), tag != "equal"))
-        if j2 > j1:
-            right.append(Part("".join(after[j1:j2]), tag != "equal"))
+        if tag == "equal":
+            same = _shortened("".join(before[i1:i2]), i1 > 0 or j1 > 0, i2 < len(before) or j2 < len(after))
+            left += same
+            right += same
+            continue
+        left += _whole("".join(before[i1:i2]), True)
+        right += _whole("".join(after[j1:j2]), True)
     return left, right
+
+
+def _shortened(same: str, follows: bool, precedes: bool) -> List[Part]:
+    """What is the same: of many lines only those beside a difference, which it ``follows`` or ``precedes``."""
+    lines = same.splitlines(True)
+    head, tail = AROUND * follows, len(lines) - AROUND * precedes
+    if tail - head < LEFT_OUT:
+        return [Part(same, False)]
+    parts = _whole("".join(lines[:head]), False), [Part("", False, tail - head)], _whole("".join(lines[tail:]), False)
+    return [part for found in parts for part in found]
