@@ -48,5 +48,5 @@ def render(options: Dict[str, Any]) -> Dict[str, str]:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True
     )
-    values = {name: options[name] for name in ("interval", "protocol", "writable_paths")}
+    values = {name: options[name] for name in ("interval", "protocol", "writable_paths", "textfile_dir")}
     return {name: environment.get_template(name + ".j2").render(values) for name in FILES}

@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List
 
 COLLECTION = "kindnet.host"
-REPORT, ASYNC_STATUS = "kindnet_report", "async_status"
+REPORT = "kindnet_report"
+ASYNC_STATUS = "async_status"
 # Tasks of the role prerequisites that change something by modules which are not ours.
 PREREQUISITES = "kindnet.host.prerequisites"
 IN_PREREQUISITES = {"Install packages": _report.PACKAGES, "Unpack pyroute2": _report.PYROUTE2}

@@ -173,8 +173,8 @@ def link_atomic(path: str, target: str) -> None:
         raise KindnetError(path, e.strerror, "the link cannot be made", "Run as root on a writable file system.")
 
 
-def write_atomic(path: str, content: bytes, mode: int = 0o644, uid: int = -1, gid: int = -1) -> None:
-    """Replace ``path`` by ``content`` so that a reader sees the old file or the new one, also after a power cut.
+def write_atomic(path: str, content: bytes, mode: int = 0o644, uid: int = -1, gid: int = -1, lasting: bool = True) -> None:
+    """Replace ``path`` by ``content`` so that a reader sees the old file or the new one, also after a power cut if it is to be ``lasting``.
 
     Missing folders are made 0755. Errors: :class:`KindnetError` naming the path; the old file is then untouched.
     """
@@ -190,11 +190,13 @@ def write_atomic(path: str, content: bytes, mode: int = 0o644, uid: int = -1, gi
             if (uid, gid) != (-1, -1):  # the service of a pass may not call it at all
                 os.fchown(fd, uid, gid)
             os.fchmod(fd, mode)
-            os.fsync(fd)
+            if lasting:
+                os.fsync(fd)
         finally:
             os.close(fd)
         os.rename(temporary, path)
-        sync_folder(folder)
+        if lasting:
+            sync_folder(folder)
     except OSError as e:
         raise KindnetError(path, e.strerror, "cannot be written", "Run as root on a writable file system.")
 

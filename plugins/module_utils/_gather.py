@@ -10,12 +10,12 @@ from __future__ import annotations
 
 __metaclass__ = type
 
-import os
 import platform
 from functools import cached_property, partial
 
-from . import _addresses, _conflist, _desired, _gather_conflists, _gather_masq, _gather_pods, _gather_routes, _gather_state, _interfaces
+from . import _addresses, _conflist, _desired, _gather_conflists, _gather_masq, _gather_pods, _gather_routes, _gather_state, _history, _interfaces
 from ._errors import KindnetError
+from ._managed import is_managed
 from ._node_table import SPECIAL
 from ._peers_digest import digest_of
 
@@ -33,6 +33,26 @@ if TYPE_CHECKING:
 FORWARDING = {"net.ipv4.ip_forward": "net/ipv4/ip_forward", "net.ipv6.conf.all.forwarding": "net/ipv6/conf/all/forwarding"}
 REVERSE_PATH = "net.ipv4.conf.%s.rp_filter", "net/ipv4/conf/%s/rp_filter"
 
+# What each value is when nothing is known of it
+EMPTY: Dict[str, Any] = {
+    "versions": dict.fromkeys(("collection", "digest", "python", "kernel", "pyroute2", *_gather_state.TOOLS), ""),
+    "desired": {"digest": "", "recorded": "", "sections": [], "error": "", "pod_cidrs": [], "peers": ""},
+    "peers": {"wanted": 0, "present": 0, "missing": []},
+    "node_interface": {"name": "", "mtu": 0},
+    "links": [],
+    "addresses": [],
+    "sysctls": {},
+    "routes": [],
+    "pods": [],
+    "veths": [],
+    "masquerade": [],
+    "conflists": [],
+    "timer": {"active": "", "enabled": "", "since": "", "paused_seconds": None, "last_pass": {"result": "unknown", "at": ""}, "problems": []},
+    "watch": {"active": "", "enabled": ""},
+    "history": [],
+}
+SUBSETS = tuple(EMPTY)
+
 
 class Host:
     """This host, each source of which is read once, and only for what is asked."""
@@ -43,13 +63,17 @@ class Host:
         self._cluster_cidrs = list(cluster_cidrs)
         self._desired_error = ""
 
+    def tell(self, name: str) -> Any:
+        """One of :data:`SUBSETS`, which the method of that name looks up."""
+        return self._at(name, getattr(self, name), EMPTY[name])
+
     # --- What every answer has
 
     def identity(self) -> Data:
         return {
             "node_name": self._node_name or self._section("routes").get("node_name") or platform.node(),
             "hostname": platform.node(),
-            "managed": _gather_state.is_managed(),
+            "managed": is_managed(),
             "cluster_name": self._recorded.cluster_name,
         }
 
@@ -79,7 +103,7 @@ class Host:
         }
 
     def peers(self) -> Data:
-        return self._at("peers", lambda: _gather_routes.peers(self._section("routes"), self._routes), {"wanted": 0, "present": 0, "missing": []})
+        return self._at("peers", lambda: _gather_routes.peers(self._section("routes"), self._routes), EMPTY["peers"])
 
     def node_interface(self) -> Data:
         return self._node_interface
@@ -126,19 +150,19 @@ class Host:
         return [told for told, _data in self._conflists]
 
     def timer(self) -> Data:
-        unknown: Data = {"active": "", "enabled": "", "since": "", "last_pass": {"result": "unknown", "at": ""}}
-        none: List[Dict[str, str]] = []
+        empty: Data = {}
         return {
-            **self._at("kindnet-reconcile.timer", _gather_state.timer, unknown),
+            **EMPTY["timer"],
+            **self._at("kindnet-reconcile.timer", _gather_state.timer, empty),
             "paused_seconds": self._at("pause", _gather_state.paused_seconds, None),
-            "problems": self._at("problems", _gather_state.problems, none),
+            "problems": self._at("problems", _gather_state.problems, EMPTY["timer"]["problems"]),
         }
 
     def watch(self) -> Data:
-        return self._at("kindnet-watch.service", _gather_state.watch, {"active": "", "enabled": ""})
+        return self._at("kindnet-watch.service", _gather_state.watch, EMPTY["watch"])
 
     def history(self) -> List[Data]:
-        return []
+        return list(_history.load())
 
     # --- The sources
 
@@ -167,7 +191,8 @@ class Host:
     def _networks(self) -> List[str]:
         """Those that pods live in, as far as this host was told."""
         routes = self._section("routes")
-        recorded = self._section("masq").get("cluster_cidrs", []) + routes.get("cluster_cidrs", [])
+        masq = self._section("masq")
+        recorded: List[str] = self._at("cluster CIDRs", lambda: [*masq.get("cluster_cidrs", ()), *routes.get("cluster_cidrs", ())], [])
         return list(dict.fromkeys([*self._cluster_cidrs, *recorded, *self._own_pod_cidrs, *(cidr for _node, cidr, _hop in routes.get("peers", ()))]))
 
     @cached_property
@@ -180,7 +205,7 @@ class Host:
 
     @cached_property
     def _node_interface(self) -> Data:
-        return self._at("node interface", lambda: _gather_routes.node_interface(self._section("routes")), {"name": "", "mtu": 0})
+        return self._at("node interface", lambda: _gather_routes.node_interface(self._section("routes")), EMPTY["node_interface"])
 
     @cached_property
     def _routes(self) -> List[Route]:
@@ -189,8 +214,7 @@ class Host:
     @cached_property
     def _conflists(self) -> List[Tuple[Data, Data]]:
         section = self._section("conflist")
-        folders = dict.fromkeys(os.path.dirname(path) for path in (section.get("path"), _conflist.USUAL_PATH) if path)
-        return self._noted("CNI configurations", lambda: _gather_conflists.conflists(section, folders))
+        return self._noted("CNI configurations", lambda: _gather_conflists.conflists(section))
 
     @cached_property
     def _pods(self) -> List[Data]:
@@ -218,32 +242,13 @@ class Host:
         return found
 
 
-SUBSETS = (
-    "versions",
-    "desired",
-    "peers",
-    "node_interface",
-    "links",
-    "addresses",
-    "sysctls",
-    "routes",
-    "pods",
-    "veths",
-    "masquerade",
-    "conflists",
-    "timer",
-    "watch",
-    "history",
-)
-
-
 def gather(node_name: str, cluster_cidrs: Sequence[str], subset: Iterable[str] = SUBSETS) -> Data:
     """The values of ``subset``, the few that every answer has, and notes of what could not be looked at."""
     host = Host(node_name, cluster_cidrs)
     answer = host.identity()
     for name in SUBSETS:
         if name in subset:
-            answer[name] = getattr(host, name)()
+            answer[name] = host.tell(name)
     answer["notes"] = list(dict.fromkeys(host.notes))
     return answer
 

@@ -10,20 +10,22 @@ __metaclass__ = type
 import os
 
 from . import _files
+from ._conflist import USUAL_PATH
 from ._conflist_data import mtu_of, plugins_of, read_text, stores_of
 from ._plan_conflist import LOADED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Iterable, List, Optional, Tuple
+    from typing import Any, Dict, List, Optional, Tuple
 
     Data = Dict[str, Any]
 
 
-def conflists(section: Data, folders: Iterable[str]) -> Tuple[List[Tuple[Data, Data]], List[str]]:
-    """Every CNI configuration in ``folders``, as a runtime comes to them: what is to be told of it, and what it says; and notes."""
+def conflists(section: Data) -> Tuple[List[Tuple[Data, Data]], List[str]]:
+    """Every CNI configuration in the recorded folder and the usual one, as a runtime comes to them: what is to be told of it, and what it says; and notes."""
     found: List[Tuple[Data, Data]] = []
     notes: List[str] = []
+    folders = dict.fromkeys(os.path.dirname(path) for path in (section.get("path"), USUAL_PATH) if path)
     ours = {section.get("path"): (section.get("conflist") or {}).get("name"), **dict(section.get("former_paths", ()))}
     for folder in folders:
         is_first = True
@@ -36,7 +38,7 @@ def conflists(section: Data, folders: Iterable[str]) -> Tuple[List[Tuple[Data, D
             if data is None:
                 notes.append("%s: is damaged" % path)
             data = data or {}
-            found.append((_told(path, data, path in ours and data.get("name") == ours[path], is_first and bool(data)), data))
+            found.append((told(path, data, path in ours and data.get("name") == ours[path], is_first and bool(data)), data))
             is_first = False
     return found, notes
 
@@ -49,7 +51,7 @@ def conflist_of(path: str, content: bytes) -> Optional[Data]:
     return {"cniVersion": data.get("cniVersion"), "name": data.get("name"), "plugins": [data]}
 
 
-def _told(path: str, data: Data, is_ours: bool, is_in_use: bool) -> Data:
+def told(path: str, data: Data, is_ours: bool, is_in_use: bool) -> Data:
     return {
         "path": path,
         "name": str(data.get("name") or ""),

@@ -25,6 +25,12 @@ TIME = 20.0  # seconds for all programs together, as a pass gives them: whoever 
 # Quoted text, which may say anything, or what -v adds ahead of the target.
 _COUNTED = re.compile(r'"(?:[^"\\]|\\.)*"| -c (\d+) (\d+)(?= -[jg] |\Z)', re.DOTALL)
 
+# What is of the other family, in the words of ours or as nft prints it
+_OF_OTHERS = {
+    "ipv4": re.compile(r'(ip6 |meta nfproto ipv6|.*"protocol": "ip6")'),
+    "ipv6": re.compile(r'(ip |meta nfproto ipv4|.*"protocol": "ip")'),
+}
+
 
 def masquerade(section: Dict[str, Any]) -> Tuple[List[Dict[str, Any]], List[str]]:
     """The chain of the recorded section, or of the usual name: where it ought to be, and where else it is. Beside it, what could not be looked at."""
@@ -77,11 +83,11 @@ def _of_nftables(chain: str, wanted: Set[Tuple[str, str]]) -> List[Dict[str, Any
 
 def of_family(family: str, chain: str, rules: Sequence[Tuple[str, Sequence[str], int, int]]) -> List[Tuple[str, int, int]]:
     """Pure. Of the chain's rules those that may match a packet of ``family``: the table has both."""
-    others = {"ipv4": ("ip6 ", "meta nfproto ipv6"), "ipv6": ("ip ", "meta nfproto ipv4")}[family]
+    other = _OF_OTHERS[family]
     return [
         (_plan_table.shown(tuple(words)), packets, octets)
         for its_chain, words, packets, octets in rules
-        if its_chain == chain and not any(word.startswith(others) for word in words)
+        if its_chain == chain and not any(other.match(word) for word in words)
     ]
 
 

@@ -15,6 +15,7 @@ import json
 import os
 
 from . import _allocations, _files
+from ._errors import KindnetError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,16 +65,20 @@ def pods(conflists: Sequence[Data], routed: Dict[str, str], links: Iterable[Link
     by_pod: Dict[Tuple[str, str, str], List[str]] = {}
     for network, allocation in given:
         by_pod.setdefault((network, allocation.container, allocation.ifname or DEFAULT_IFNAME), []).append(allocation.ip)
-    namespaces = sorted(_files.names_in(TASKS) or ())
     found: List[Data] = []
     unread: List[str] = []
+    try:
+        namespaces = sorted(_files.names_in(TASKS) or ())
+    except KindnetError as e:
+        namespaces = []
+        unread.append(str(e))
     for (network, container, ifname), ips in by_pod.items():
         cached = _cached(network, container, ifname, unread)
         args = arguments_of(cached)
         name, namespace = args.get("K8S_POD_NAME", ""), args.get("K8S_POD_NAMESPACE", "")
         if not name:
             name, namespace = _of_containerd(container, namespaces)
-        netns = cached.get("netns")
+        netns = network_namespace(cached)
         found.append(
             {
                 "ips": ips,
@@ -81,7 +86,7 @@ def pods(conflists: Sequence[Data], routed: Dict[str, str], links: Iterable[Link
                 "name": name,
                 "namespace": namespace,
                 "interface": next((routed[ip] for ip in ips if ip in routed), "") or host_interface(cached, veths),
-                "netns": netns if isinstance(netns, str) and os.path.exists(netns) else "",
+                "netns": netns if netns and os.path.exists(netns) else "",
             }
         )
     notes += unread[:MOST_NAMED]
@@ -115,12 +120,19 @@ def arguments_of(cached: Data) -> Dict[str, str]:
 
 def host_interface(cached: Data, veths: Set[str]) -> str:
     """Pure. The pod's interface on the host, as its plugins told of it: a veth that is in no sandbox."""
+    return next((str(i["name"]) for i in _interfaces_of(cached) if not i.get("sandbox") and i.get("name") in veths), "")
+
+
+def network_namespace(cached: Data) -> str:
+    """Pure. Where it is: libcni has not always kept it, but the plugins tell where the pod's end of the pair is."""
+    places = [cached.get("netns"), *(interface.get("sandbox") for interface in _interfaces_of(cached))]
+    return next((place for place in places if place and isinstance(place, str)), "")
+
+
+def _interfaces_of(cached: Data) -> List[Data]:
     result = cached.get("result")
     interfaces = result.get("interfaces") if isinstance(result, dict) else None
-    for interface in interfaces if isinstance(interfaces, list) else ():
-        if isinstance(interface, dict) and not interface.get("sandbox") and interface.get("name") in veths:
-            return str(interface["name"])
-    return ""
+    return [interface for interface in interfaces if isinstance(interface, dict)] if isinstance(interfaces, list) else []
 
 
 def _cached(network: str, container: str, ifname: str, unread: List[str]) -> Data:

@@ -12,9 +12,9 @@ import os
 import re
 import time
 
-from . import _before, _code_folder, _desired, _files, _firewall, _pause, _problem_memory, _pyroute2_dep, _systemd
+from . import _code_folder, _desired, _files, _firewall, _history, _pause, _problem_memory, _pyroute2_dep, _systemd
 from ._conflist_data import stores_of
-from ._installation import SERVICE, TIMER, WATCH
+from ._reconcile_cli import SERVICE, SINCE, TIMER, WATCH, last_pass, moment, paused_for, since
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,15 +25,6 @@ if TYPE_CHECKING:
 TOOLS = {"iptables": "-V", "nft": "-v", "containerd": "--version"}
 TOOL_TIME = 10.0  # seconds for a program to say its version
 VERSION = re.compile(r"\bv?([0-9]+\.[0-9][^\s,]*)( \((?:nf_tables|legacy)\))?")
-
-
-def is_managed() -> bool:
-    """Whether this collection has ever been at work here, and was not taken out since."""
-    return any(os.path.lexists(path) for path in (_desired.FILE, _before.FILE, _code_folder.LIBRARY))
-
-
-def iso(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def code() -> Tuple[str, str]:
@@ -80,7 +71,7 @@ def recorded_file() -> Tuple[str, str]:
     content = _files.read_bytes(_desired.FILE)
     if content is None:
         return "", ""
-    return hashlib.sha256(content).hexdigest()[:16], iso(os.stat(_desired.FILE).st_mtime)
+    return hashlib.sha256(content).hexdigest()[:16], time.strftime(_history.ISO_8601, time.gmtime(os.stat(_desired.FILE).st_mtime))
 
 
 def own_pod_cidrs(conflist: Data) -> List[str]:
@@ -90,36 +81,19 @@ def own_pod_cidrs(conflist: Data) -> List[str]:
 
 def timer() -> Data:
     """The timer of the passes, and how the last one ended."""
-    shown = _systemd.show(TIMER, "ActiveState", "UnitFileState", "StateChangeTimestampMonotonic")
+    shown = _systemd.show(TIMER, "ActiveState", "UnitFileState", *SINCE)
     service = _systemd.show(SERVICE, "ActiveState", "Result", "ExecMainStatus", "ExecMainExitTimestampMonotonic")
+    service["ExecMainExitTimestamp"] = moment(service.get("ExecMainExitTimestampMonotonic", ""))
     return {
         "active": shown.get("ActiveState", ""),
         "enabled": shown.get("UnitFileState") or "not installed",
-        "since": moment(shown.get("StateChangeTimestampMonotonic", "")),
+        "since": since(shown),
         "last_pass": last_pass(service),
     }
 
 
-def last_pass(service: Dict[str, str]) -> Dict[str, str]:
-    at = moment(service.get("ExecMainExitTimestampMonotonic", ""))
-    if service.get("ActiveState") == "activating":
-        return {"result": "running", "at": ""}
-    if not at:
-        return {"result": "none yet since boot", "at": ""}
-    ok = service.get("Result") == "success" and service.get("ExecMainStatus") == "0"
-    return {"result": "ok" if ok else "failed", "at": at}
-
-
-def moment(microseconds: str) -> str:
-    """When something was, of what systemd counts since boot: text of a time would be one of the host's own zone."""
-    if not microseconds.isdigit() or microseconds == "0":
-        return ""
-    return iso(time.time() - time.monotonic() + int(microseconds) / 1e6)
-
-
 def paused_seconds() -> Optional[int]:
-    left = _pause.remaining()
-    return int(left + 0.5) or 1 if left is not None and left > 0 else None
+    return paused_for(_pause.remaining())
 
 
 def problems() -> List[Dict[str, str]]:

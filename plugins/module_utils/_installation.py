@@ -12,12 +12,14 @@ from __future__ import annotations
 __metaclass__ = type
 
 import os
+import re
 from collections import namedtuple
 
-from . import _before, _code_folder, _files, _systemd
+from . import _before, _code_folder, _files, _history, _metrics, _systemd
 from ._code_folder import LIBRARY
 from ._errors import KindnetError
 from ._plan import Change, Plan
+from ._reconcile import TEXTFILE_DIR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +44,9 @@ if TYPE_CHECKING:
         # When that matters: files of others in our places, and folders that were not there
         priors: Optional[_before.Priors] = None
         missing_folders: Tuple[str, ...] = ()
+        # Of files with metrics that are recorded as ours and not wanted any more, what was there before
+        metrics: Optional[_before.Priors] = None
+        history: bool = False  # whether passes have a folder for what they repair
 
     class Op(NamedTuple):
         kind: str
@@ -49,8 +54,8 @@ if TYPE_CHECKING:
 else:
     Actual = namedtuple(
         "Actual",
-        "files code drop_ins timer enabled reload_needed watch watch_enabled priors missing_folders",
-        defaults=("inactive", False, None, ()),
+        "files code drop_ins timer enabled reload_needed watch watch_enabled priors missing_folders metrics history",
+        defaults=("inactive", False, None, (), None, False),
     )
     Op = namedtuple("Op", "kind path", defaults=("",))  # path: or unit
 
@@ -75,6 +80,7 @@ OPTIONS: Dict[str, Dict[str, Any]] = {
     "protocol": {"type": "int", "default": 107},
     "writable_paths": {"type": "list", "elements": "path", "default": ["/etc/cni/net.d", "/opt/cni/bin"]},
     "watch": {"type": "bool", "default": False},
+    "textfile_dir": {"type": "path", "default": ""},
     "lock_timeout": {"type": "float", "default": 30.0},
     "rendered": {"type": "dict"},
     "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},
@@ -95,7 +101,7 @@ DROP_IN_FOLDERS = tuple(
     for unit in UNITS
 )
 
-WRITE, REMOVE, REMOVE_CODE, REMOVE_IDLE = "write", "remove", "remove code", "remove idle code"
+WRITE, REMOVE, REMOVE_FOLDER, REMOVE_CODE, REMOVE_IDLE = "write", "remove", "remove folder", "remove code", "remove idle code"
 INSTALL, REPAIR, COMPILE, SWITCH = "install", "repair", "compile", "switch"
 RELOAD, ENABLE, START, STOP, DISABLE = "reload", "enable", "start", "stop", "disable"
 
@@ -127,7 +133,7 @@ class Installation:
                 "Leave the option out, and run the module by its full name, kindnet.host.kindnet_reconcile.",
             )
         files = {path: rendered[name] for name, (path, _mode) in FILES.items() if name != WATCH or params["watch"]}
-        return {"digest": self.digest, "files": files}
+        return {"digest": self.digest, "files": files, "textfile_dir": params["textfile_dir"]}
 
     def read(self, section: Section, recorded: Optional[Section]) -> Actual:
         drop_ins: Dict[str, str] = {}
@@ -139,14 +145,21 @@ class Installation:
         timer = shown[TIMER]
         files = {path: _files.look(path) for path, _mode in FILES.values()}
         code = _code_folder.read(self.digest)
-        priors = None
-        missing: Tuple[str, ...] = ()
-        if section.get("state") == "absent":
-            priors = _before.recorded(files)
-        elif not (code.current or code.installed):
+        is_absent = section.get("state") == "absent"
+        folder = section.get("textfile_dir", "")
+        metrics, metrics_before = _metrics.file_in(folder), _metrics.file_in(textfile_dir_of(files[FILES[SERVICE][0]]))
+        places: List[str] = []  # of ours, of which it is to be recorded what was there before
+        missing: List[str] = _files.missing_folders(folder) if folder else []
+        if not (is_absent or code.current or code.installed):
             # Nothing is ours yet: the code comes before the files.
-            priors = _before.unrecorded(path for path, found in files.items() if found)
-            missing = tuple(sorted({folder for path in files for folder in _files.missing_folders(os.path.dirname(path))} - set(_before.load(FOLDERS))))
+            places = [path for path, found in files.items() if found]
+            missing += [above for path in files for above in _files.missing_folders(os.path.dirname(path))]
+        known = {path: entry["before"] for path, entry in _before.load(_before.FILES).items() if os.path.basename(path) == _metrics.NAME}
+        if metrics_before:
+            known.setdefault(metrics_before, None)  # also when the record is lost
+        if metrics and metrics not in known:
+            places.append(metrics)
+        known.pop(metrics, None)
         return Actual(
             files,
             code,
@@ -157,8 +170,10 @@ class Installation:
             any(unit.get("NeedDaemonReload") == "yes" for unit in shown.values()),
             shown[WATCH].get("ActiveState", ""),
             is_enabled(WATCH),
-            priors,
-            missing,
+            _before.recorded(files) if is_absent else _before.unrecorded(places),
+            tuple(sorted(set(missing) - set(_before.load(FOLDERS)))),
+            _before.Priors(known, {path: _files.image_of(path) for path, image in known.items() if image is not None}),
+            os.path.lexists(_history.FOLDER),
         )
 
     def plan(self, section: Section, actual: Actual) -> Plan:
@@ -173,11 +188,14 @@ class Installation:
         unread = False  # whether units on disk have changed since systemd read them
         try:
             for op in ops:
-                if unread and op.kind in (ENABLE, START):
+                if unread and (op.kind in (ENABLE, START) or is_metrics(op)):
                     _systemd.systemctl("daemon-reload")
                     unread = False
                 if isinstance(op, _before.Op):
                     _before.apply(op)
+                    if (op.kind, op.group) == (_before.REMEMBER, FOLDERS):
+                        for folder in sorted(op.things):
+                            _files.make_folder(folder)
                     unread = unread or is_of_unit(op.group)
                     continue
                 self._apply(section, op)
@@ -201,9 +219,16 @@ class Installation:
             if op.path == TMPFILES:
                 _systemd.run("systemd-tmpfiles", "--create", TMPFILES)
         elif op.kind == REMOVE:
+            if is_metrics(op):
+                end_pass()  # it would write them once more
+                _files.remove(_files.temporary_name(op.path))
             _files.remove(op.path)
             if os.path.dirname(op.path) in DROP_IN_FOLDERS:
                 remove_if_empty(os.path.dirname(op.path))
+        elif op.kind == REMOVE_FOLDER:
+            for name in _files.names_in(op.path) or ():
+                _files.remove(os.path.join(op.path, name))
+            _files.remove_folder(op.path)
         elif op.kind == REMOVE_CODE:
             _code_folder.remove(op.path)
         elif op.kind == REMOVE_IDLE:
@@ -234,10 +259,17 @@ def validate(params: Dict[str, Any]) -> None:
     if not 5 <= params["protocol"] <= 255:
         raise KindnetError("protocol", params["protocol"], "is not between 5 and 255; those below are the kernel's", "Leave it at 107.")
     for path in params["writable_paths"]:
-        # systemd expands % and $, and splits at blanks
-        plain = path.startswith("/") and all(c.isascii() and (c.isalnum() or c in "_.,+@/-") for c in path)
-        if not plain or os.path.normpath(path) != path or path == "/":
+        if not is_plain_path(path):
             raise KindnetError("writable_paths", path, "is not a plain absolute path", "Write it like /etc/cni/net.d.")
+    if params["textfile_dir"] and not is_plain_path(params["textfile_dir"]):
+        remedy = "Write it like /var/lib/prometheus/node-exporter, or leave it empty for no metrics."
+        raise KindnetError("textfile_dir", params["textfile_dir"], "is not a plain absolute path", remedy)
+
+
+def is_plain_path(path: str) -> bool:
+    """Whether a unit takes it as it is: systemd expands % and $, and splits at blanks."""
+    plain = path.startswith("/") and all(c.isascii() and (c.isalnum() or c in "_.,+@/-") for c in path)
+    return plain and os.path.normpath(path) == path != "/"
 
 
 def plan_installation(section: Section, sources: Dict[str, bytes], actual: Actual) -> Plan:
@@ -275,6 +307,7 @@ def plan_installation(section: Section, sources: Dict[str, bytes], actual: Actua
         change = plan_file(path, text, actual.files[path])
         if change is not None:
             changes.append(change)
+    changes += without_metrics(actual.metrics, "textfile_dir is %s" % (section["textfile_dir"] or "empty"))
     for path, text in sorted(actual.drop_ins.items()):
         reason = "it changes a unit of ours; options of the module do that"
         changes.append(Change(path, "remove", text or "empty", "", reason, Op(REMOVE, path)))
@@ -305,6 +338,9 @@ def plan_removal(actual: Actual) -> Plan:
     reason = "state: absent"
     changes += stopping(WATCH, actual.watch, actual.watch_enabled, reason)
     changes += stopping(TIMER, actual.timer, actual.enabled, reason)
+    changes += without_metrics(actual.metrics, reason)
+    if actual.history:
+        changes.append(Change(_history.FOLDER, "remove", "what passes repaired", "", reason, Op(REMOVE_FOLDER, _history.FOLDER)))
     installed = actual.code.current or actual.code.installed
     for path, found in reversed(tuple(actual.files.items())):
         # Without our code only what says that it is ours: the file of somebody else may be back in its place.
@@ -317,6 +353,22 @@ def plan_removal(actual: Actual) -> Plan:
     for path in actual.code.leftovers + actual.code.installed:
         changes.append(Change(path, "remove", "installed", "", reason, Op(REMOVE_CODE, path)))
     return _before.putting_back(Plan(tuple(changes)), actual.priors)
+
+
+def without_metrics(priors: Optional[_before.Priors], reason: str) -> Tuple[Change, ...]:
+    """Take out the files that passes write no more, whether or not one has written there yet. They would look as if no pass came any more."""
+    gone = tuple(Change(path, "remove", "metrics of passes", "", reason, Op(REMOVE, path)) for path in (priors.known if priors else ()))
+    return _before.putting_back(Plan(gone), priors).changes
+
+
+def textfile_dir_of(service: Optional[Found]) -> str:
+    """Pure. The folder that an installed service writes metrics into; "" if it writes none."""
+    found = re.search(r"^Environment=%s=(/.*)$" % TEXTFILE_DIR, text_of(service), re.MULTILINE) if service else None
+    return found.group(1) if found else ""
+
+
+def is_metrics(op: Any) -> bool:
+    return isinstance(op, Op) and os.path.basename(op.path) == _metrics.NAME
 
 
 def starting(unit: str, state: str, enabled: bool, reason: str) -> Iterable[Change]:
@@ -359,16 +411,20 @@ def forget_failure(unit: str) -> None:
         _systemd.systemctl("reset-failed", unit)
 
 
+def end_pass() -> None:
+    """One at work would hold the lock that is ours now; this one waits for it, or ends by itself."""
+    if _systemd.show(SERVICE, "ActiveState").get("ActiveState") == "activating":
+        _systemd.systemctl("stop", SERVICE)
+    forget_failure(SERVICE)
+
+
 def remove_traces() -> None:
     """What is left when everything is taken out: a pass that waits for our lock, what passes remembered, empty folders of ours."""
-    state = _systemd.show(SERVICE, "ActiveState").get("ActiveState")
-    if state == "activating":
-        _systemd.systemctl("stop", SERVICE)  # a pass at work would hold the lock that is ours now; this one only waits for it
-    forget_failure(SERVICE)
+    end_pass()
     for name in _files.names_in("/run/kindnet") or ():
         _files.remove(os.path.join("/run/kindnet", name))
     made = sorted(_before.load(FOLDERS), reverse=True)  # the innermost first
-    for folder in ["/run/kindnet", "/etc/kindnet", LIBRARY] + made:
+    for folder in ["/run/kindnet", "/etc/kindnet", LIBRARY, os.path.dirname(_history.FOLDER)] + made:
         remove_if_empty(folder)
     if made:
         _before.forget(FOLDERS, made)

@@ -15,7 +15,7 @@ from ._errors import KindnetError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, Collection, Dict, List, Tuple, Union
+    from typing import Callable, Collection, Dict, List, Optional, Tuple, Union
 
     Memory = Dict[str, Dict[str, Union[str, float]]]
     Problems = Dict[str, Tuple[str, str]]
@@ -64,18 +64,23 @@ def compare(memory: Memory, problems: Problems, blind: Collection[str], now: flo
     return lines, gone, new
 
 
-def report(problems: Problems, blind: Collection[str], say_problem: Callable[[str], None], say_resolved: Callable[[str], None]) -> None:
-    """Say what is new, changed or gone, and what has lasted for another hour; write the memory only if it changes."""
+def report(
+    problems: Problems, blind: Collection[str], say_problem: Callable[[str], None], say_resolved: Callable[[str], None]
+) -> Optional[Memory]:
+    """Say what is new, changed or gone, and what has lasted for another hour; write the memory only if it changes.
+
+    Returns the new memory if there was something to say, else None.
+    """
     memory = load()
     if not memory and not problems:
-        return
+        return None
     lines, gone, new = compare(memory, problems, blind, time.clock_gettime(time.CLOCK_BOOTTIME))
     for line in lines:
         say_problem(line)
     for line in gone:
         say_resolved(line)
     if new == memory:
-        return
+        return None
     try:
         if new:
             _files.write_atomic(FILE, json.dumps(new, sort_keys=True).encode() + b"\n")
@@ -83,3 +88,4 @@ def report(problems: Problems, blind: Collection[str], say_problem: Callable[[st
             _files.remove(FILE)
     except KindnetError as e:
         say_problem("problem: %s" % e)
+    return new

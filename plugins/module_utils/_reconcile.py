@@ -14,6 +14,7 @@ __metaclass__ = type
 import _signal  # type: ignore[import-not-found]  # Python has loaded it; the signal around it would be one more import of each pass
 import os
 import sys
+import time
 
 from . import _concerns, _desired, _pause, _problem_memory
 from ._errors import KindnetError
@@ -23,7 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, TextIO, Tuple
 
-    from ._plan import Problem
+    from ._plan import Change, Problem
 
 VERSION = "0.2.0"  # of the collection
 LOCK_TIMEOUT = 5.0  # seconds; a playbook's module holds the lock for less
@@ -32,6 +33,7 @@ FIREWALL_TIME = 20.0  # seconds for iptables in one pass: less than modules wait
 OK, FAILURE, DRIFT, USAGE = 0, 1, 2, 64
 
 NOTICE, ERROR = 5, 3  # syslog priorities
+TEXTFILE_DIR = "KINDNET_TEXTFILE_DIR"  # in the service's environment: the folder for metrics
 LINE_MAX = 4000  # characters; a conflist in full belongs into a diff, not into a line of the journal
 
 
@@ -64,53 +66,97 @@ def fail(error: KindnetError) -> int:
     return FAILURE
 
 
+class Pass:
+    """What a pass has found and done so far."""
+
+    def __init__(self) -> None:
+        self.problems: Dict[str, Tuple[str, str]] = {}  # by subject, the section and the message
+        self.blind = set(_concerns.MODULES)  # sections, until each has been looked at
+        self.waiting: List[str] = []  # those it has not come to
+        self.repairs: List[Tuple[str, Change]] = []  # with the section
+        self.history_error = ""
+        self.routes: Optional[Tuple[Dict[str, Any], Plan, Set[str]]] = None  # once looked at: the section, its plan, the subjects that failed
+        self.is_paused = False
+
+    def add_problem(self, section: str, subject: str, message: str) -> None:
+        if subject in self.problems:
+            message = "%s; %s" % (self.problems[subject][1], message)
+        self.problems[subject] = (section, message)
+
+    def add_error(self, section: str, error: KindnetError) -> None:
+        self.add_problem(section, error.field, "%s: %s. %s" % (error.value, error.problem, error.remedy))
+
+
 def run_pass() -> int:
     """Repair what differs. Says one line per thing changed, and nothing when nothing was.
 
     One concern that fails does not keep the others from their work.
     """
+    began = time.monotonic()
+    this = Pass()
+    try:
+        _look_and_repair(this)
+    except KindnetError as e:
+        this.add_error("", e)
+    except Stopped:
+        if this.waiting:
+            after = ", and did not come to %s" % ", ".join(this.waiting[1:]) if this.waiting[1:] else ""
+            message = "the pass was ended from outside (SIGTERM) while at work on this%s. The next one begins anew." % after
+            this.add_problem(this.waiting[0], "section %s" % this.waiting[0], message)
+    _signal.signal(_signal.SIGTERM, _signal.SIG_IGN)
+    folder = os.environ.get(TEXTFILE_DIR)
+    if folder:
+        from . import _metrics
+
+        _metrics.measure(this, folder, time.monotonic() - began)
+    elif this.is_paused:
+        return OK
+    news = None
+    if _to_journal(sys.stderr):
+        news = _problem_memory.report(this.problems, this.blind, lambda line: say(ERROR, line), lambda line: say(NOTICE, line))
+    else:  # a person looks: all there is, and what the timer's next pass says to the journal is not less for it
+        for subject, (_section, message) in this.problems.items():
+            say(ERROR, "problem: %s: %s" % (subject, message))
+    if this.repairs or news is not None:
+        from . import _pass_report
+
+        _pass_report.tell(this, news)
+    return FAILURE if this.problems else OK
+
+
+def _look_and_repair(this: Pass) -> None:
+    """Every section that this host has, under the lock."""
     left = _pause.remaining()
     if left is not None and left > 0:
-        return OK
-    problems: Dict[str, Tuple[str, str]] = {}
-    blind = set(_concerns.MODULES)  # until each has been looked at
-    waiting: List[str] = []
-    try:
-        with _desired.lock(LOCK_TIMEOUT):
-            left = _pause.remaining()  # again: --pause takes the lock, so that nothing is under way when it returns
-            if left is not None:
-                if left > 0:
-                    return OK
-                _pause.end()
-                say(NOTICE, "the pause is over")
-            desired = _desired.load()
-            waiting = [name for name in _concerns.MODULES if name in desired.sections]
-            blind = set(waiting)
+        this.is_paused = True
+        return
+    with _desired.lock(LOCK_TIMEOUT):
+        left = _pause.remaining()  # again: --pause takes the lock, so that nothing is under way when it returns
+        if left is not None:
+            if left > 0:
+                this.is_paused = True
+                return
+            _pause.end()
+            say(NOTICE, "the pause is over")
+        desired = _desired.load()
+        this.waiting = [name for name in _concerns.MODULES if name in desired.sections]
+        this.blind = set(this.waiting)
+        try:
             _signal.signal(_signal.SIGTERM, _stop)  # not while there is nothing to tell but that it waited for the lock
             for name, error, concern, section, plan in look(desired):
-                _repair(name, error, concern, section, plan, problems, blind)
-                if name in waiting:
-                    waiting.remove(name)
-    except KindnetError as e:
-        _add(problems, "", e.field, "%s: %s. %s" % (e.value, e.problem, e.remedy))
-    except Stopped:
-        if waiting:
-            after = ", and did not come to %s" % ", ".join(waiting[1:]) if waiting[1:] else ""
-            message = "the pass was ended from outside (SIGTERM) while at work on this%s. The next one begins anew." % after
-            _add(problems, waiting[0], "section %s" % waiting[0], message)
-    _signal.signal(_signal.SIGTERM, _signal.SIG_IGN)
-    if _to_journal(sys.stderr):
-        _problem_memory.report(problems, blind, lambda line: say(ERROR, line), lambda line: say(NOTICE, line))
-    else:  # a person looks: all there is, and what the timer's next pass says to the journal is not less for it
-        for subject, (_section, message) in problems.items():
-            say(ERROR, "problem: %s: %s" % (subject, message))
-    return FAILURE if problems else OK
+                _repair(this, name, error, concern, section, plan)
+                if name in this.waiting:
+                    this.waiting.remove(name)
+        finally:
+            _signal.signal(_signal.SIGTERM, _signal.SIG_IGN)
+            if this.repairs:
+                from . import _pass_report  # a clean pass has nothing to tell
+
+                _pass_report.record(this)
 
 
-def _repair(
-    name: str, error: Optional[KindnetError], concern: Any, section: Dict[str, Any], plan: Plan, problems: Dict[str, Tuple[str, str]], blind: Set[str]
-) -> None:
-    """Make the changes of one section's plan, say them, and add what went wrong to ``problems``."""
+def _repair(this: Pass, name: str, error: Optional[KindnetError], concern: Any, section: Dict[str, Any], plan: Plan) -> None:
+    """Make the changes of one section's plan, say them, and add what went wrong to the problems."""
     failures: Tuple[Problem, ...] = ()
     if error is None and plan.changes:
         try:
@@ -118,16 +164,24 @@ def _repair(
         except Exception as e:
             error = as_kindnet_error("section %s" % name, e)
     if error is not None:
-        blind.add(name)
-        _add(problems, name, error.field, "%s: %s. %s" % (error.value, error.problem, error.remedy))
+        this.blind.add(name)
+        this.add_error(name, error)
         return
-    blind.discard(name)
+    this.blind.discard(name)
     failed = {p.subject for p in failures}
     for change in plan.changes:
         if change.subject not in failed:
             say(NOTICE, line_of(change))
+            this.repairs.append((name, change))
     for problem in plan.problems + tuple(failures):
-        _add(problems, name, problem.subject, problem.message)
+        this.add_problem(name, problem.subject, problem.message)
+    if name == "routes":
+        this.routes = (section, plan, failed)
+
+
+def build() -> Dict[str, str]:
+    """Which code this is."""
+    return {"version": VERSION, "digest": os.path.basename(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))}
 
 
 def look(desired: _desired.Desired) -> Iterator[Tuple[str, Optional[KindnetError], Any, Dict[str, Any], Plan]]:
@@ -171,12 +225,6 @@ def as_kindnet_error(what: str, error: Exception) -> KindnetError:
         "failed in a way nobody foresaw (%s)" % error,
         "Report it with this line; running playbooks/kindnet.yml records the section anew.",
     )
-
-
-def _add(problems: Dict[str, Tuple[str, str]], section: str, subject: str, message: str) -> None:
-    if subject in problems:
-        message = "%s; %s" % (problems[subject][1], message)
-    problems[subject] = (section, message)
 
 
 def say(priority: int, text: str) -> None:

@@ -15,10 +15,10 @@ import sys
 import syslog
 import time
 
-from . import _concerns, _desired, _pause, _problem_memory, _systemd
+from . import _concerns, _desired, _history, _pause, _problem_memory, _status_file, _systemd
 from ._errors import KindnetError
-from ._plan import line_of
-from ._reconcile import DRIFT, FAILURE, LOCK_TIMEOUT, OK, USAGE, VERSION, fail, look, refuse_others_than_root
+from ._plan import Change, line_of
+from ._reconcile import DRIFT, FAILURE, LOCK_TIMEOUT, OK, USAGE, VERSION, build, fail, look, refuse_others_than_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 TIMER = "kindnet-reconcile.timer"
 SERVICE = "kindnet-reconcile.service"
 WATCH = "kindnet-watch.service"
+
+# When a unit came into its state, in µs of the clock since boot. Not StateChangeTimestamp: of a timer it is that of its last pass.
+SINCE = ("ActiveEnterTimestampMonotonic", "InactiveEnterTimestampMonotonic")
+LINE_MAX = 300  # characters of a repair
+LAST_REPAIRS = 5  # that --status prints; with --json it has all that are kept
 
 DURATION = re.compile(r"(?=.)(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", re.ASCII)
 
@@ -114,7 +119,7 @@ def check(as_json: bool) -> int:
                 notes += would_decide_otherwise(name, section)
             except KindnetError as e:
                 notes.append(str(e))  # what auto would do decides nothing here
-    paused = _paused_for(left)
+    paused = paused_for(left)
     if as_json:
         return tell_check(changes, problems, notes, paused)
     for line in lines:
@@ -192,21 +197,23 @@ def status(as_json: bool) -> int:
     """Exit code 1 when this host is not kept in sync, whatever the reason; a cheap probe for monitoring."""
     failed = False
     state: Dict[str, Any] = {
-        "version": VERSION,
-        "digest": os.path.basename(os.path.dirname(os.path.dirname(os.path.realpath(__file__)))),
+        **build(),
         "cluster_name": "",
         "sections": [],
         "desired_error": None,
         "paused_seconds": None,
         "last_pass": {"result": "unknown", "at": ""},
         "problems": [],
-        "timer": {"active": "unknown", "enabled": "unknown"},
+        "timer": {"active": "unknown", "enabled": "unknown", "since": ""},
         "watch": {"active": "unknown", "enabled": "unknown"},
+        "counters": {},
+        "history": [],
+        "history_error": None,
     }
     try:
         desired = _desired.load()
         state["cluster_name"], state["sections"] = desired.cluster_name, sorted(desired.sections)
-        state["paused_seconds"] = _paused_for(_pause.remaining())
+        state["paused_seconds"] = paused_for(_pause.remaining())
     except KindnetError as e:
         state["desired_error"] = str(e)
         failed = True
@@ -214,15 +221,24 @@ def status(as_json: bool) -> int:
     state["problems"] = [{"subject": s, "message": m["message"]} for s, m in memory.items()]
     try:
         for name, unit in (("timer", TIMER), ("watch", WATCH)):
-            shown = _systemd.show(unit, "ActiveState", "UnitFileState")
+            shown = _systemd.show(unit, "ActiveState", "UnitFileState", *SINCE)
             state[name] = {"active": shown.get("ActiveState", ""), "enabled": shown.get("UnitFileState") or "not installed"}
-        state["last_pass"] = _last_pass(_systemd.show(SERVICE, "ActiveState", "Result", "ExecMainStatus", "ExecMainExitTimestamp"))
+            if unit == TIMER:
+                state[name]["since"] = since(shown)
+        state["last_pass"] = last_pass(_systemd.show(SERVICE, "ActiveState", "Result", "ExecMainStatus", "ExecMainExitTimestamp"))
         failed = failed or state["timer"]["active"] != "active" or state["last_pass"]["result"] == "failed"
         # Where it is wanted; it is off by default.
         failed = failed or (state["watch"]["enabled"] == "enabled" and state["watch"]["active"] != "active")
     except KindnetError:
         failed = True
     failed = failed or bool(memory)
+    told = _status_file.load()
+    state["counters"] = {name: told[name] for name in ("since", "repairs", "failures")}
+    state["history_error"] = told["history_error"] or None
+    try:
+        state["history"] = _history.load()
+    except KindnetError as e:
+        state["history_error"] = str(e)
     if as_json:
         tell(json.dumps(state, indent=2))
     else:
@@ -230,7 +246,7 @@ def status(as_json: bool) -> int:
         tell("cluster:    %s" % (state["cluster_name"] or "none; nothing is managed"))
         tell("managed:    %s" % (", ".join(state["sections"]) or "nothing"))
         tell("paused:     %s" % ("for another %s; nothing is repaired meanwhile" % spell(paused) if paused else "no"))
-        tell("timer:      %s, %s" % (state["timer"]["active"], state["timer"]["enabled"]))
+        tell("timer:      %s, %s%s" % (state["timer"]["active"], state["timer"]["enabled"], spell_since(state["timer"]["since"])))
         is_off = state["watch"] == {"active": "inactive", "enabled": "not installed"}
         tell("watch:      %s" % ("off" if is_off else "%s, %s" % (state["watch"]["active"], state["watch"]["enabled"])))
         tell("last pass:  %s%s" % (last["result"], ", " + last["at"] if last["at"] else ""))
@@ -239,10 +255,44 @@ def status(as_json: bool) -> int:
             tell("problem:    %s: %s" % (p["subject"], p["message"]))
         if state["desired_error"]:
             tell("problem:    %s" % state["desired_error"])
+        repairs = state["counters"]["repairs"]
+        tell("repaired:   %s" % (", ".join("%s %d" % item for item in repairs.items()) + " since boot" if repairs else "nothing since boot"))
+        for entry in state["history"][-LAST_REPAIRS:]:
+            tell("            %s" % one_line(entry))
+        if state["history_error"]:
+            tell("note:       %s" % state["history_error"])
     return FAILURE if failed else OK
 
 
-def _last_pass(service: Dict[str, str]) -> Dict[str, str]:
+def since(unit: Dict[str, str]) -> str:
+    """When it came into the state that it is in, as ISO 8601 in UTC; "" if it always was, since boot."""
+    return moment(unit.get(SINCE[0] if unit.get("ActiveState") == "active" else SINCE[1], ""))
+
+
+def moment(text: str) -> str:
+    """A time that systemd tells in µs since boot, as ISO 8601 in UTC; "" if there is none.
+
+    Counted back from now on the clock that never jumps: systemd prints wall clocks by the host's time zone, as text.
+    """
+    microseconds = int(text or 0)
+    if not microseconds:
+        return ""
+    age = time.monotonic() - microseconds / 1e6
+    return time.strftime(_history.ISO_8601, time.gmtime(time.time() - age))
+
+
+def spell_since(at: str) -> str:
+    return " since %s" % at if at else ""
+
+
+def one_line(entry: _history.Entry) -> str:
+    """A repair as the journal has it, with its time, and as much of it as a person reads."""
+    text = line_of(Change(*(entry[field] for field in ("subject", "action", "before", "after", "reason"))))
+    text = "".join(c if c.isprintable() else " " for c in text)
+    return "%s %s" % (entry["at"], text if len(text) <= LINE_MAX else text[:LINE_MAX] + " ...")
+
+
+def last_pass(service: Dict[str, str]) -> Dict[str, str]:
     """How the last pass that the timer started ended. A clean pass writes no file, so systemd is asked."""
     at = service.get("ExecMainExitTimestamp", "")
     if service.get("ActiveState") == "activating":
@@ -253,7 +303,7 @@ def _last_pass(service: Dict[str, str]) -> Dict[str, str]:
     return {"result": "ok" if ok else "failed", "at": at}
 
 
-def _paused_for(left: Optional[float]) -> Optional[int]:
+def paused_for(left: Optional[float]) -> Optional[int]:
     return int(left + 0.5) or 1 if left is not None and left > 0 else None
 
 

@@ -161,17 +161,22 @@ rivals:
   sample: [{name: kindnetd, pid: 812, command: /bin/kindnetd}]
 """
 
-import json
 import os
 import platform
-import re
 import shlex
 import sys
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.kindnet.host.plugins.module_utils import _before, _conflist, _desired, _files, _plugin_archive, _pyroute2_dep
-from ansible_collections.kindnet.host.plugins.module_utils._conflist_data import plugins_of, stores_of
+from ansible_collections.kindnet.host.plugins.module_utils import (
+    _conflist,
+    _desired,
+    _gather_pods,
+    _gather_routes,
+    _plugin_archive,
+    _pyroute2_dep,
+)
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
+from ansible_collections.kindnet.host.plugins.module_utils._managed import is_managed
 from ansible_collections.kindnet.host.plugins.module_utils._node_table import find_node, parse_nodes
 from ansible_collections.kindnet.host.plugins.module_utils._rivals import running
 from ansible_collections.kindnet.host.plugins.module_utils._routes import refuse_overlap_with_node_network
@@ -254,30 +259,14 @@ def pyroute2_problem(module):
     return ""
 
 
-def pods(module):
+def pods():
     """Allocations of host-local, by the configuration in use. Of those by ptp only the ones to which a host route leads: others are what a crash left."""
     conflist = _conflist.in_use(_desired.load().sections.get("conflist"))
-    allocations, routed = {}, set()
-    for plugin in plugins_of(conflist):
-        for folder in stores_of(dict(conflist, plugins=[plugin])):
-            for name in _files.names_in(folder) or ():
-                if re.match(r"[0-9a-f:.]+\Z", name) and any(c in name for c in ".:"):
-                    content = _files.read_bytes(os.path.join(folder, name)) or b""
-                    allocations[name] = content.decode("utf-8", "replace").split("\n")[0].strip()
-                    if plugin.get("type") == "ptp":
-                        routed.add(name)
-    if not allocations:
+    if conflist is None:
         return []
-    interfaces = {}
-    for family in ("-4", "-6"):
-        rc, out, _err = module.run_command(["ip", "-json", family, "route", "show", "table", "main"], path_prefix="/usr/sbin:/sbin")
-        for route in json.loads(out or "[]") if rc == 0 else ():
-            interfaces[route["dst"]] = route.get("dev", "")
-    return [
-        {"ip": ip, "container": container[:64], "interface": interfaces.get(ip, "")}
-        for ip, container in sorted(allocations.items())
-        if ip in interfaces or ip not in routed
-    ]
+    routed = _gather_routes.host_routes()
+    given, _notes = _gather_pods.allocated([conflist], routed)
+    return [{"ip": a.ip, "container": a.container[:64], "interface": routed.get(a.ip, "")} for _network, a in given]
 
 
 def named(pod):
@@ -306,7 +295,7 @@ def main():
     packages = packages_of(module.params["packages"], distribution)
     missing, problem = missing_of(module, packages), pyroute2_problem(module)
     try:
-        running_pods = pods(module)
+        running_pods = pods()
         if module.params["nodes"] is not None:
             nodes = parse_nodes(module.params["nodes"])
             find_node(nodes, module.params["node_name"])
@@ -327,7 +316,7 @@ def main():
         "pyroute2_problem": problem,
         "pods": running_pods,
         "check_mode": module.check_mode,
-        "managed": any(os.path.lexists(path) for path in (_desired.FILE, _before.FILE, "/usr/local/lib/kindnet")),
+        "managed": is_managed(),
         "rivals": running(set(module.params["rival_daemons"])),
     }
     if result["rivals"] and module.params["fail_on_rivals"]:

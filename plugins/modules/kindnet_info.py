@@ -14,8 +14,8 @@ short_description: Gather routes, pods, veths, chains with their counters, CNI c
 version_added: "0.2.0"
 description:
   - Gathers in one task what a playbook, a report or a person may want to know of a host and its pods.
-  - Changes nothing, and takes no lock. Works on a host that was never converged, whose values are then empty, and on one without iptables,
-    nft, containerd or systemd.
+  - Changes nothing, and takes no lock of this collection's. Works on a host that was never converged, whose values are then empty, and on one
+    without iptables, nft, containerd or systemd.
   - Never fails because one thing is missing or broken. What cannot be looked at is empty, and a line of RV(notes) says why.
   - A route or pod costs no process, so that a host with thousands of them answers within a second.
   - kindnetd has nothing like it.
@@ -435,7 +435,7 @@ timer:
       description: Whether it is started at boot, V(enabled), V(disabled) or V(not installed); empty without systemd.
       type: str
     since:
-      description: When its state last changed, in ISO 8601 and UTC; empty if it has not since boot.
+      description: Since when it is active, or inactive, in ISO 8601 and UTC; empty if it has never been active since boot.
       type: str
     paused_seconds:
       description: For how many seconds more passes are paused; null if they are not.
@@ -481,7 +481,7 @@ watch:
       type: str
   sample: {active: inactive, enabled: not installed}
 history:
-  description: What passes have repaired here, the newest last; empty if nothing, or not yet kept.
+  description: What passes have repaired here, the newest last, as far as it is kept.
   returned: when gathered
   type: list
   elements: dict

@@ -59,13 +59,22 @@ options:
     type: bool
     default: false
     version_added: "0.2.0"
+  textfile_dir:
+    description:
+      - The folder of the textfile collector of Prometheus' node_exporter, such as C(/var/lib/prometheus/node-exporter). Each pass that systemd starts then
+        writes C(kindnet.prom) there, clean passes too. Empty, which is the default, means no metrics, and that a clean pass writes nothing.
+      - The folder has to belong to root. It is made if it is missing.
+    type: path
+    default: ""
+    version_added: "0.2.0"
   rendered:
     description:
       - The content of the files, which the action plugin of this module makes of the other options. Leave it out.
     type: dict
   state:
     description:
-      - With V(absent), everything that this module made is removed once a pass under way has ended. What passes kept true stays as it is.
+      - With V(absent), everything that this module made is removed once a pass under way has ended, and so is what passes wrote of themselves, such as the
+        history of what they repaired. What passes kept true stays as it is.
     type: str
     choices: [present, absent]
     default: present
@@ -105,6 +114,10 @@ EXAMPLES = r"""
 - name: Have passes start on events, too
   kindnet.host.kindnet_reconcile:
     watch: true
+
+- name: Have each pass write metrics for node_exporter
+  kindnet.host.kindnet_reconcile:
+    textfile_dir: /var/lib/prometheus/node-exporter
 
 - name: Take it out again
   kindnet.host.kindnet_reconcile:
@@ -176,17 +189,20 @@ from ansible_collections.kindnet.host.plugins.module_utils import (
     _errors,
     _files,
     _firewall,
+    _history,
     _links,
     _masq,
     _masq_backend,
     _masq_options,
     _masq_shadow,
+    _metrics,
     _neighbours,
     _netlink,
     _nftables,
     _node_table,
     _non_l2,
     _on_link,
+    _pass_report,
     _pause,
     _plan,
     _plan_chain,
@@ -205,6 +221,7 @@ from ansible_collections.kindnet.host.plugins.module_utils import (
     _rivals,
     _route,
     _routes,
+    _status_file,
     _sysctl,
     _systemd,
     _wanted_routes,
@@ -226,17 +243,20 @@ PACKAGE = (
     _errors,
     _files,
     _firewall,
+    _history,
     _links,
     _masq,
     _masq_backend,
     _masq_options,
     _masq_shadow,
+    _metrics,
     _neighbours,
     _netlink,
     _nftables,
     _node_table,
     _non_l2,
     _on_link,
+    _pass_report,
     _pause,
     _plan,
     _plan_chain,
@@ -255,6 +275,7 @@ PACKAGE = (
     _rivals,
     _route,
     _routes,
+    _status_file,
     _sysctl,
     _systemd,
     _wanted_routes,

@@ -23,7 +23,8 @@ from ._cross_routes import one_way
 
 Data = Dict[str, Any]
 
-# Kinds of interfaces on which hosts have addresses that are their own affair, the same on each: of container engines, of IPVS, of tunnels.
+# Where hosts have addresses that are their own affair, the same on each: of container engines, of IPVS, of tunnels, of services that are everywhere.
+LOOPBACK = "lo"
 LOCAL_KINDS = ("bridge", "veth", "dummy", "tun", "vxlan", "ipip", "sit", "gre", "wireguard")
 
 
@@ -188,11 +189,12 @@ def _addresses(nodes: Sequence[Data], hosts: Sequence[Data]) -> Iterable[Data]:
             declared.setdefault(ip, []).append(node["name"])
     holders: Dict[str, Dict[str, str]] = {}
     for host in hosts:
-        kinds = {link["name"]: link.get("kind", "") for link in of(host, "links") or ()}
-        node_interface = of(host, "node_interface").get("name")
+        links = of(host, "links") or ()
+        others = {link["name"] for link in links if link.get("kind", "") not in LOCAL_KINDS and link["name"] != LOOPBACK}
+        others.add(of(host, "node_interface").get("name"))
         for address in of(host, "addresses") or ():
             interface = address["interface"]
-            if address["ip"] in declared or interface == node_interface or kinds.get(interface, "") not in LOCAL_KINDS:
+            if address["ip"] in declared or interface in others:
                 holders.setdefault(address["ip"], {})[host["name"]] = interface
     for ip in sorted({*declared, *holders}):
         here, owners = holders.get(ip, {}), declared.get(ip, [])

@@ -23,6 +23,11 @@ def of(host: Data, name: str) -> Any:
     return host["info"].get(name) or {}
 
 
+def could_tell(host: Data, name: str) -> bool:
+    """Whether an empty list is the host's answer, and not what it gives when a source fails."""
+    return host["info"].get(name) is not None and not any(str(note).startswith(name + ": ") for note in host["info"].get("notes") or ())
+
+
 def listed(host: Data) -> Set[str]:
     """The subjects of which the report already says that they are not as they should be on this host."""
     return {str(entry.get("subject", "")) for key in ("differences", "problems") for entry in host.get(key) or ()}

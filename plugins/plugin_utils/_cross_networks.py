@@ -110,22 +110,17 @@ class _Ranges:
 
 def _uses_of(host: Data, declared: _Ranges) -> Iterator[Use]:
     name = host["name"]
-    recorded = _networks(of(host, "desired").get("pod_cidrs") or ())
-    own: Set[Any] = set(recorded)
     if not mends(host, "conflist"):  # of what a run replaces, only what pods have by now counts
+        recorded = _networks(of(host, "desired").get("pod_cidrs") or ())
         for network in recorded:
             yield Use(network, name, RECORDED, True)
         for conflist in of(host, "conflists") or ():
             if conflist.get("ours") or conflist.get("in_use"):
                 for network in _networks(conflist.get("subnets") or ()):
-                    own.add(network)
                     yield Use(network, name, CONFLIST, network in recorded)
-    ours = _Ranges(own)
     for pod in of(host, "pods") or ():
         for network in _networks(pod.get("ips") or ()):
-            # A pod of another network is none of our business.
-            if declared.has(network) or ours.has(network):
-                yield Use(network, name, POD, declared.has(network))
+            yield Use(network, name, POD, declared.has(network))  # one of another network may be the same on every host
 
 
 def _networks(texts: Iterable[str]) -> List[Any]:

@@ -12,7 +12,7 @@ from typing import Any, Dict, Iterable, List, Sequence, Tuple
 
 from ..module_utils._node_table import shorten
 from ..module_utils._peers_digest import expected
-from ._cross_hosts import CONVERGE, finding, listed, of
+from ._cross_hosts import CONVERGE, could_tell, finding, listed, of
 
 Data = Dict[str, Any]
 
@@ -68,7 +68,7 @@ def one_way(nodes: Sequence[Data], hosts: Sequence[Data]) -> Iterable[Data]:
     tables = {
         host["name"]: Table(host, owners, of(host, "desired").get("peers") == wanted[host["name"]])
         for host in hosts
-        if host["name"] in by_name and host["info"].get("routes") is not None
+        if host["name"] in by_name and could_tell(host, "routes")
     }
     lacking: Dict[str, Dict[Tuple[str, str], str]] = {}
     for name, table in tables.items():

@@ -25,7 +25,7 @@ UNITS = "/etc/systemd/system"
 TIMER = "kindnet-reconcile.timer"
 FORWARDING = {"sysctls": [["net/ipv4/ip_forward", "1"]]}
 SNAPSHOT = (
-    "find /etc/kindnet /run/kindnet /etc/systemd /etc/tmpfiles.d /etc/iproute2 /etc/sysctl.d /usr/local /run/systemctl.json"
+    "find /etc/kindnet /run/kindnet /var/lib/kindnet /etc/systemd /etc/tmpfiles.d /etc/iproute2 /etc/sysctl.d /usr/local /run/systemctl.json"
     " -printf '%p %y %m %U %l %T@ %C@\\n' 2>/dev/null | sort || true"
 )
 

@@ -124,6 +124,14 @@ def test_a_value_that_a_host_could_not_tell_is_neither_right_nor_wrong(name: str
     assert findings(nodes, hosts, CODE) == []
 
 
+def test_routes_that_a_host_could_not_read_are_not_missing() -> None:
+    nodes, hosts = cluster()
+    hosts["n1"]["info"].update(routes=[], peers={"wanted": 0, "present": 0, "missing": []}, desired={}, notes=["routes: they changed all the while"])
+    assert findings(nodes, hosts) == []
+    hosts["n1"]["info"]["notes"] = ["interfaces: they changed all the while"]
+    assert the_one(nodes, hosts)["check"] == "one_way"
+
+
 def test_a_host_that_was_never_converged_is_only_held_against_the_network() -> None:
     nodes, hosts = cluster()
     hosts["n1"]["info"].update(managed=False, versions={"collection": "", "digest": ""}, desired={}, timer={"active": "inactive", "enabled": "not installed"})
@@ -380,12 +388,13 @@ def test_the_address_of_a_host_that_is_down_on_another() -> None:
     assert the_one(nodes, hosts)["hosts"] == ["n2", "n0"]
 
 
-@pytest.mark.parametrize("kind", ["bridge", "veth", "dummy"])
-def test_addresses_that_are_a_hosts_own_affair(kind: str) -> None:
+@pytest.mark.parametrize("name, kind", [("x0", "bridge"), ("x0", "veth"), ("x0", "dummy"), ("lo", ""), ("x0", None)])
+def test_addresses_that_are_a_hosts_own_affair(name: str, kind: str | None) -> None:
+    """Of an interface of which a host could not tell what it is, nothing is said either."""
     nodes, hosts = cluster()
     for host in hosts.values():
-        host["info"]["links"].append({"name": "x0", "kind": kind})
-        host["info"]["addresses"].append({"interface": "x0", "ip": "10.96.0.10", "prefix_length": 32})
+        host["info"]["links"] += [] if kind is None else [{"name": name, "kind": kind}]
+        host["info"]["addresses"].append({"interface": name, "ip": "10.96.0.10", "prefix_length": 32})
     assert findings(nodes, hosts) == []
 
 

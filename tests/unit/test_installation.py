@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.kindnet.host.plugins.action.kindnet_reconcile import render
-from ansible_collections.kindnet.host.plugins.module_utils import _code_folder, _concerns
+from ansible_collections.kindnet.host.plugins.module_utils import _before, _code_folder, _concerns
 from ansible_collections.kindnet.host.plugins.module_utils._code_folder import Code
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.module_utils._files import Found
-from ansible_collections.kindnet.host.plugins.module_utils._installation import FILES, MODES, OPTIONS, Actual, Installation, validate
+from ansible_collections.kindnet.host.plugins.module_utils._installation import FILES, MODES, OPTIONS, Actual, Installation, textfile_dir_of, validate
 from ansible_collections.kindnet.host.plugins.modules import kindnet_reconcile
 
 SOURCES = {"_a.py": b"a = 1\n", "_b.py": b"b = 2\n"}
@@ -147,6 +147,42 @@ def test_plan_of_the_watch(section, found, planned):
         assert c.before != c.after and bool(c.before) == (c.action != "add") and bool(c.after) == (c.action != "remove"), c
 
 
+METRICS = "/srv/old/kindnet.prom"
+MEASURED = INSTALLATION.resolve(dict(DEFAULTS, state="present", textfile_dir="/srv/new"), None)
+HISTORY = "/var/lib/kindnet/history"
+PRIOR = {"mode": "0644", "owner": [0, 0], "text": "theirs"}
+
+
+@pytest.mark.parametrize(
+    ("section", "found", "planned"),
+    [
+        (MEASURED, actual(missing_folders=("/srv/new",)), [("add", "folder /srv/new")]),
+        (MEASURED, actual(priors=_before.Priors({}, {"/srv/new/kindnet.prom": None})), [("add", "what was at /srv/new/kindnet.prom")]),
+        # it is written elsewhere now, or nowhere
+        (MEASURED, actual(metrics=_before.Priors({METRICS: None}, {})), [("remove", METRICS), ("remove", "what was at " + METRICS)]),
+        (SECTION, actual(metrics=_before.Priors({METRICS: None}, {})), [("remove", METRICS), ("remove", "what was at " + METRICS)]),
+        (SECTION, actual(metrics=_before.Priors({METRICS: PRIOR}, {METRICS: None})), [("replace", METRICS), ("remove", "what was at " + METRICS)]),
+        (
+            {"state": "absent"},
+            PRISTINE._replace(metrics=_before.Priors({METRICS: None}, {}), history=True),
+            [("remove", METRICS), ("remove", "what was at " + METRICS), ("remove", HISTORY)],
+        ),
+        # what passes repaired is theirs to keep until then
+        (SECTION, actual(history=True), []),
+    ],
+)
+def test_plan_of_what_passes_write_of_themselves(section, found, planned):
+    plan = INSTALLATION.plan(section, found)
+    assert [(c.action, c.subject) for c in plan.changes] == planned
+    for c in plan.changes:
+        assert c.before != c.after and bool(c.before) == (c.action != "add") and bool(c.after) == (c.action != "remove"), c
+
+
+def test_where_metrics_are_written_is_known_by_the_unit():
+    assert textfile_dir_of(None) == textfile_dir_of(of(RENDERED["kindnet-reconcile.service"].encode())) == ""
+    assert textfile_dir_of(of(render(dict(DEFAULTS, textfile_dir="/srv/new"))["kindnet-reconcile.service"].encode())) == "/srv/new"
+
+
 @pytest.mark.parametrize(
     ("found", "planned"),
     [
@@ -196,6 +232,9 @@ def test_plan_of_removal(found, planned):
         {"writable_paths": ["/etc/cni /etc"]},
         {"writable_paths": ["/etc/%i"]},
         {"writable_paths": ["/etc/cni\nExecStartPre=/bin/sh"]},
+        {"textfile_dir": "metrics"},
+        {"textfile_dir": "/srv/my metrics"},
+        {"textfile_dir": "/srv/metrics\nUser=nobody"},
     ],
 )
 def test_bad_options_are_refused_by_name(wrong):
@@ -219,6 +258,17 @@ def test_options_reach_the_files():
     assert "\nd /srv/cni " in rendered["kindnet-tmpfiles.conf"]
     assert "\nConditionPathExists=|!/srv/cni\n" in rendered["kindnet-writable-paths.service"]
     assert set(rendered) == set(FILES)
+
+
+def test_a_folder_for_metrics_is_in_the_files_only_if_there_is_one():
+    changed = {"kindnet-reconcile.service", "kindnet-tmpfiles.conf", "kindnet-writable-paths.service"}
+    rendered = render(dict(DEFAULTS, textfile_dir="/srv/metrics"))
+    assert {name for name in FILES if rendered[name] != RENDERED[name]} == changed
+    for name in changed:
+        gained = set(rendered[name].splitlines()) - set(RENDERED[name].splitlines())
+        assert gained and not set(RENDERED[name].splitlines()) - set(rendered[name].splitlines())
+        assert "/srv/metrics" in "".join(gained)
+    assert "KINDNET_TEXTFILE_DIR" not in RENDERED["kindnet-reconcile.service"]
 
 
 def test_the_digest_tells_names_from_contents():

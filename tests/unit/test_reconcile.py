@@ -18,10 +18,12 @@ from ansible_collections.kindnet.host.plugins.module_utils import (
     _concerns,
     _desired,
     _firewall,
+    _history,
     _pause,
     _problem_memory,
     _reconcile,
     _reconcile_cli,
+    _status_file,
 )
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.module_utils._plan import Change, Plan, Problem
@@ -55,7 +57,7 @@ def node(monkeypatch, tmp_path):
     state = types.SimpleNamespace(concerns={"a": fake(), "b": fake()}, desired=_desired.Desired("kindnet", {"a": {}, "b": {}}), now=1000.0)
     monkeypatch.setattr(_concerns, "MODULES", {"a": "_a", "b": "_b"})
     monkeypatch.setattr(_concerns, "load", lambda name: state.concerns[name])
-    monkeypatch.setattr(_desired, "lock", lambda timeout: contextlib.nullcontext())
+    monkeypatch.setattr(_desired, "lock", lambda *unused: contextlib.nullcontext())
 
     def load():
         if isinstance(state.desired, Exception):
@@ -65,6 +67,9 @@ def node(monkeypatch, tmp_path):
     monkeypatch.setattr(_desired, "load", load)
     monkeypatch.setattr(_problem_memory, "FILE", str(tmp_path / "problems.json"))
     monkeypatch.setattr(_pause, "FILE", str(tmp_path / "pause"))
+    monkeypatch.setattr(_history, "FILE", str(tmp_path / "repairs.jsonl"))
+    monkeypatch.setattr(_status_file, "FILE", str(tmp_path / "status.json"))
+    monkeypatch.delenv(_reconcile.TEXTFILE_DIR, raising=False)
     monkeypatch.setattr("time.clock_gettime", lambda clock: state.now)
     monkeypatch.delenv("JOURNAL_STREAM", raising=False)
     # what a pass does to its process, which ends with it

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import ipaddress
+import json
+import re
 from dataclasses import dataclass
 from typing import Any, Iterator
 
 import pytest
-from nodes import CHAIN, NFT, ROOT, SAVE, Node, families_of, in_family, lab, numbers, until
+from nodes import CHAIN, EPHEMERAL, NFT, ROOT, SAVE, Node, families_of, in_family, lab, numbers, play, until
 
 KERNEL = "2"  # the protocol of routes that the kernel makes for addresses
 OUTSIDE = Node("outside", {"kindnet_node_ips": ["172.18.0.100", "fc00:f853:ccd:e793::100"], "kindnet_pod_cidrs": []}, [])
@@ -176,6 +178,57 @@ def test_what_decides_is_the_chain(pods: list[Place], family: int) -> None:
     seen_from(a, at(OUTSIDE), 7401, family)
     after = packets(a.node)
     assert (after[0], after[1] > between[1]) == (between[0], True)
+
+
+def test_kindnet_info_tells_of_them_as_ctr_ip_and_the_firewall_do(pods: list[Place], nodes: dict[str, Node]) -> None:
+    counted = {node.name: counters(node) for node in nodes.values()}
+    playbook = EPHEMERAL / "info.yml"
+    ask = {"kindnet.host.kindnet_info": {"node_name": "{{ inventory_hostname }}"}, "register": "told"}
+    keep = {"content": "{{ told | to_json }}", "dest": f"{EPHEMERAL}/info-{{{{ inventory_hostname }}}}.json", "mode": "0600"}
+    here = {"delegate_to": "localhost", "become": False, "vars": {"ansible_connection": "local"}}
+    playbook.write_text(json.dumps([{"hosts": "kindnet_nodes", "gather_facts": False, "become": True, "tasks": [ask, {"ansible.builtin.copy": keep, **here}]}]))
+    done = play(str(playbook))
+    assert done.rc == 0, done.output
+    for node in nodes.values():
+        told = json.loads((EPHEMERAL / f"info-{node.name}.json").read_text())
+        assert told["notes"] == [] and told["changed"] is False
+        mine = [pod for pod in pods if pod.node is node]
+        assert {pod["name"]: sorted(pod["ips"]) for pod in told["pods"]} == {pod.name: sorted(pod.addresses.values()) for pod in mine}
+        links = {link["ifname"]: link for link in node.json("ip -json link show type veth")}
+        for pod in told["pods"]:
+            assert (pod["namespace"], pod["container"]) == ("default", f"default-{pod['name']}")
+            assert pod["netns"] == f"/proc/{node.sh('ctr task list | awk -v pod=%s %s' % (pod['name'], PID_OF)).strip()}/ns/net"
+            (of_the_pod,) = {route["dev"] for ip in pod["ips"] for route in node.json(f"ip -json route get {ip}")}
+            assert pod["interface"] == of_the_pod
+            (veth,) = [v for v in told["veths"] if v["container"] == pod["container"]]
+            assert (veth["name"], veth["mtu"], veth["up"]) == (of_the_pod, links[of_the_pod]["mtu"], True)
+        assert counted[node.name] == counters(node) == {
+            (chain["family"], rule["packets"], rule["bytes"]) for chain in told["masquerade"] for rule in chain["rules"]
+        }
+        assert all((chain["present"], chain["jumps"]) == (True, 1) for chain in told["masquerade"])
+        routes = sum(len(peer.pod_cidrs) for peer in nodes.values() if peer is not node)
+        assert told["peers"] == {"wanted": routes, "present": routes, "missing": []}
+        assert (told["timer"]["active"], told["timer"]["enabled"]) == ("active", "enabled")
+        assert told["timer"]["last_pass"]["result"] in ("ok", "running")  # one may be under way
+        assert told["versions"]["digest"] == node.sh("basename $(readlink -f /usr/local/lib/kindnet/current)").strip()
+
+
+PID_OF = "'$1 == pod { print $2 }'"
+
+
+def counters(node: Node) -> set[tuple[str, int, int]]:
+    """Family, packets and bytes of each rule of the chain."""
+    found = set()
+    for family in families_of(node.cluster_cidrs):
+        if SAVE == NFT:
+            lines = [line for line in node.sh(f"nft list chain inet kindnet {CHAIN}").splitlines() if "counter" in line]
+            of_this = [line for line in lines if ("ip6 daddr" in line or "nfproto ipv6" in line) == (family == 6)]
+        else:
+            of_this = [line for line in node.sh(in_family(family, f"{SAVE} -c -t nat")).splitlines() if f" -A {CHAIN} " in line]
+        for line in of_this:
+            packets, octets = re.findall(r"packets (\d+) bytes (\d+)" if SAVE == NFT else r"^\[(\d+):(\d+)\]", line)[0]
+            found.add((f"ipv{family}", int(packets), int(octets)))
+    return found
 
 
 def test_these_tests_can_fail(pods: list[Place], family: int) -> None:

@@ -266,7 +266,7 @@ class TestHow:
 
 def test_a_clean_pass_writes_nothing(nodes: Nodes) -> None:
     files = (
-        "find /etc/cni /etc/kindnet /etc/sysctl.d /etc/iproute2 /etc/systemd/system /opt/cni /usr/local/lib/kindnet /var/lib/kindnet"
+        "find /etc/cni /etc/kindnet /run/kindnet /etc/sysctl.d /etc/iproute2 /etc/systemd/system /opt/cni /usr/local/lib/kindnet /var/lib/kindnet"
         " -printf '%p %i %T@ %C@\\n' 2>/dev/null | sort"
     )
     counters = f"iptables-save -c -t nat | grep -e '-A {CHAIN}'"

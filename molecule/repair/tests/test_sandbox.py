@@ -17,7 +17,7 @@ PLUGINS = ["bandwidth", "firewall", "host-local", "loopback", "portmap", "ptp", 
 
 PLACES = """
 for place in /run /run/systemd /run/kindnet /etc /etc/systemd/system /etc/cni /etc/cni/net.d /etc/sysctl.d /opt /opt/cni /opt/cni/bin \\
-    /usr /usr/local/lib/kindnet /var /var/lib /var/tmp /tmp /root /home /dev/shm; do
+    /usr /usr/local/lib/kindnet /var /var/lib /var/lib/kindnet /var/lib/kindnet/history /var/lib/prometheus /var/tmp /tmp /root /home /dev/shm; do
   if (echo >"$place/kindnet-probe") 2>/dev/null; then echo "$place"; rm -f "$place/kindnet-probe"; fi
 done
 for setting in kernel/printk vm/swappiness net/ipv4/ip_forward net/ipv6/conf/all/forwarding; do
@@ -53,6 +53,7 @@ def test_it_writes_what_it_repairs_and_nothing_else(node: Node) -> None:
         "/etc/cni/net.d",
         "/etc/sysctl.d",
         "/opt/cni/bin",
+        "/var/lib/kindnet/history",
         "net/ipv4/ip_forward",
         "net/ipv6/conf/all/forwarding",
     ]
@@ -74,8 +75,9 @@ def test_folders_that_are_gone_altogether_are_made_again(nodes: dict[str, Node])
     links = node.sh("cd /opt/cni/bin; readlink " + " ".join(PLUGINS)).split()
     assert len(links) == len(PLUGINS)
     conflist = node.sh("cat /etc/cni/net.d/10-kindnet.conflist")
-    node.sh("rm -rf /etc/cni /opt/cni")
+    node.sh("rm -rf /etc/cni /opt/cni /var/lib/kindnet/history")
     assert node.do_pass() == "0"
+    assert "/etc/cni/net.d/10-kindnet.conflist" in node.sh("cat /var/lib/kindnet/history/repairs.jsonl")
     assert node.sh("cat /etc/cni/net.d/10-kindnet.conflist") == conflist
     assert sorted(node.sh("ls -A /opt/cni/bin").split()) == PLUGINS
     assert node.sh("cd /opt/cni/bin; readlink " + " ".join(PLUGINS)).split() == links
