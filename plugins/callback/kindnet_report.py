@@ -13,8 +13,8 @@ short_description: Report what any run of any playbook found out about the hosts
 version_added: "0.2.0"
 description:
   - Makes the report of C(playbooks/drift.yml) of each run in which modules of this collection have part, such as
-    C(playbooks/kindnet.yml --check), or a playbook of your own. One line per host at the end of the run, and C(drift.json), C(drift.xml) and
-    C(drift.html), see C(docs/drift.md).
+    C(playbooks/kindnet.yml --check), or a playbook of your own. One line per host at the end of the run, and C(drift.json), C(drift.xml),
+    C(drift.html) and C(map.mmd), see C(docs/drift.md).
   - Of a run that is not in check mode, hosts are V(changed) by what the modules have changed on them, and then as wanted.
   - A host that a run did not come to, or lost, is reported as unreachable or failed, whatever it had found out by then.
   - Says and writes nothing of a run in which none of the modules has part, nor of C(playbooks/drift.yml), which does so itself.
@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List
 
 COLLECTION = "kindnet.host"
-REPORT, ASYNC_STATUS = "kindnet_report", "async_status"
+REPORT = "kindnet_report"
+ASYNC_STATUS = "async_status"
 # Tasks of the role prerequisites that change something by modules which are not ours.
 PREREQUISITES = "kindnet.host.prerequisites"
 IN_PREREQUISITES = {"Install packages": _report.PACKAGES, "Unpack pyroute2": _report.PYROUTE2}

@@ -14,7 +14,8 @@ short_description: Report what a look at the hosts has found, and end each of th
 version_added: "0.2.0"
 description:
   - Made for C(playbooks/drift.yml). Collects what the roles of this collection have registered for each host of the play, says it in one line per host,
-    and writes it to C(drift.json) (see C(docs/drift.md)), C(drift.xml) (JUnit) and C(drift.html) (one page with all in it).
+    and writes it to C(drift.json) (see C(docs/drift.md)), C(drift.xml) (JUnit), C(drift.html) (one page with all in it) and C(map.mmd) (the map
+    as Mermaid).
   - Runs on the controller alone and opens no connection. Use it with C(run_once). It changes no host, and writes its files in check mode too.
   - A host that was not looked at is never reported as in sync.
   - To have the same report of other playbooks, enable the callback plugin P(kindnet.host.kindnet_report#callback).
@@ -86,7 +87,7 @@ files:
   returned: unless O(verdict) is given
   type: list
   elements: path
-  sample: [/home/me/kindnet-report/drift.json, /home/me/kindnet-report/drift.xml, /home/me/kindnet-report/drift.html]
+  sample: [/home/me/kindnet-report/drift.json, /home/me/kindnet-report/drift.xml, /home/me/kindnet-report/drift.html, /home/me/kindnet-report/map.mmd]
 problem:
   description: Why there are no files, and what to do; empty if there are.
   returned: unless O(verdict) is given

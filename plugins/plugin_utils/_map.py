@@ -12,6 +12,7 @@ from __future__ import annotations
 __metaclass__ = type
 
 import ipaddress
+from functools import lru_cache
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 RIGHT, MISSING, FOREIGN, WRONG, UNKNOWN = "right", "missing", "foreign", "wrong", "unknown"
@@ -56,10 +57,6 @@ class MapNode(NamedTuple):
     wanted: int  # how many there should be
 
     @property
-    def findings(self) -> Tuple[Route, ...]:
-        return tuple(r for r in self.routes if r.state in FINDINGS)
-
-    @property
     def summary(self) -> str:
         """In how far its routes are right, in a few words."""
         if not self.looked_at:
@@ -73,12 +70,7 @@ class Map(NamedTuple):
     cluster_name: str
     nodes: Tuple[MapNode, ...]
     table: bool  # there is a node table; without one nothing is known to be missing
-
-    @property
-    def findings(self) -> Tuple[Route, ...]:
-        """What stands out, the worst first, then in the order of the nodes."""
-        found = [r for n in self.nodes for r in n.findings]
-        return tuple(sorted(found, key=lambda r: FINDINGS.index(r.state)))
+    findings: Tuple[Route, ...]  # what stands out, the worst first, then in the order of the nodes
 
 
 def label(route: Route) -> str:
@@ -100,7 +92,8 @@ def map_of(report: Mapping[str, Any]) -> Map:
     entries += [_derived(name, host) for name, host in hosts.items() if name not in known]
     book = _Book(entries, known, len(entries) <= EACH_ROUTE)
     nodes = tuple(book.node(entry, hosts.get(entry[0])) for entry in entries)
-    return Map(str(report.get("cluster_name") or ""), nodes, table)
+    findings = tuple(r for state in FINDINGS for n in nodes for r in n.routes if r.state == state)
+    return Map(str(report.get("cluster_name") or ""), nodes, table, findings)
 
 
 def _texts(values: Any) -> Tuple[str, ...]:
@@ -119,6 +112,7 @@ def _derived(name: str, host: Mapping[str, Any]) -> Tuple[str, Tuple[str, ...], 
     return name, _texts(ips), _texts((info.get("desired") or {}).get("pod_cidrs"))
 
 
+@lru_cache(maxsize=16384)  # the same few thousand, asked for a million times
 def _network(text: str) -> Optional[Network]:
     try:
         return ipaddress.ip_network(text, strict=False)

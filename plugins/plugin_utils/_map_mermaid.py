@@ -16,7 +16,7 @@ from ._map import MISSING, UNKNOWN, Map, MapNode, map_of
 from ._map_fold import Bundle, Piece, arrows, groups
 
 # Of so many nodes each is drawn, and of so few each route, too. Mermaid refuses texts of 50,000 characters and 500 arrows, and nobody could read them.
-MOST_BOXES, MOST_ARROWS, MOST_PODS, MOST_TEXT = 12, 60, 6, 90
+MOST_BOXES, MOST_ARROWS, MOST_PODS, MOST_TEXT = 12, 60, 6, 120
 
 ARROWS = {"right": "-->", "missing": "-.->", "wrong": "==>", "foreign": "==>", "unknown": "-.->"}
 COLOURS = {"missing": "#b3261e", "wrong": "#b26a00", "foreign": "#6a3ab2", "unknown": "#78828c"}
@@ -31,7 +31,8 @@ def mermaid(report: Mapping[str, Any]) -> str:
 
 
 def mermaid_of(found: Map) -> str:
-    drawn = arrows(found)[:MOST_ARROWS]
+    wanted = arrows(found)
+    drawn = wanted[:MOST_ARROWS]
     sheet = _Sheet()
     named = {name for arrow in drawn for names in (arrow.sources, arrow.targets) if len(names) == 1 for name in names}
     alone = [n for n in found.nodes if len(found.nodes) <= MOST_BOXES or n.name in named]
@@ -41,9 +42,8 @@ def mermaid_of(found: Map) -> str:
         sheet.piece(piece)
     for arrow in drawn:
         sheet.arrow(arrow)
-    left_out = len(arrows(found)) - len(drawn)
-    if left_out > 0:
-        sheet.box("and %d more arrows" % left_out)
+    if len(wanted) > len(drawn):
+        sheet.box("and %d more arrows" % (len(wanted) - len(drawn)))
     return sheet.text()
 
 

@@ -24,7 +24,7 @@ from ._map_lanes import draw_lanes
 MOST_BUNDLES = 24
 
 # Of the drawing of what stands out.
-BOX, ARROW, ROW = 230, 560, 46
+BOX, ARROW, ROW = 230, 680, 46
 # Of the table.
 CELL, LINE, GAP = 14, 18, 14
 MOST_WIDTH = 190

@@ -168,7 +168,7 @@ class TestCallback:
             {"ansible.builtin.fail": {"msg": "early"}, "when": only("early")},
             {**FORWARD, "when": "inventory_hostname != 'nothing'"},
             {"ansible.builtin.fail": {"msg": "late"}, "when": only("late")},
-            {"block": [{"name": "R", "ansible.builtin.fail": {"msg": "x"}}], "rescue": [{"name": "S", "ansible.builtin.meta": "noop"}], "when": only("rescued")},
+            {"block": [{"name": "R", "ansible.builtin.fail": {}}], "rescue": [{"name": "S", "ansible.builtin.debug": {}}], "when": only("rescued")},
             {"ansible.builtin.fail": {"msg": "x"}, "ignore_errors": True},
         ]  # fmt: skip
         members = hosts("early", "late", "rescued", "nothing", gone={})

@@ -159,6 +159,12 @@ def test_mermaid_of_a_few_nodes():
     assert '  n0 -.->|"10.244.2.0/24 missing, wanted via 172.18.0.4"| n2' in text
 
 
+def test_mermaid_has_a_number_for_what_could_mean_something_else():
+    report = report_of(1)
+    report["nodes"][0]["name"] = report["hosts"][0]["name"] = 'a"b<c>#d`[e]|f'
+    assert '"a#34;b#60;c#62;#35;d#96;#91;e#93;#124;f<br/>172.18.0.2<br/>' in mermaid(report)
+
+
 def test_the_same_report_makes_the_same_drawings(report):
     found = map_of(report)
     assert svg(found) == svg(map_of(report))

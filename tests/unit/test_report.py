@@ -286,7 +286,7 @@ class TestFiles:
             paths = _report_files.write(str(folder), report(Looked("node", RIGHT, EXPECTED)))
         finally:
             os.umask(old)
-        assert sorted(os.listdir(folder)) == ["drift.html", "drift.json", "drift.xml"] == sorted(os.path.basename(p) for p in paths)
+        assert sorted(os.listdir(folder)) == ["drift.html", "drift.json", "drift.xml", "map.mmd"] == sorted(os.path.basename(p) for p in paths)
         assert {stat.S_IMODE(os.stat(p).st_mode) for p in paths} == {0o644} and stat.S_IMODE(folder.stat().st_mode) == 0o755
         assert json.loads((folder / "drift.json").read_text())["hosts"][0]["name"] == "node"
         assert "node" in (folder / "drift.html").read_text()

@@ -165,7 +165,7 @@ def test_so_does_the_page(looked: Looked) -> None:
 def test_anybody_may_read_the_files(looked: Looked) -> None:
     for path in looked.folder.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o644, path
-    assert sorted(path.name for path in looked.folder.iterdir()) == ["drift.html", "drift.json", "drift.xml"]
+    assert sorted(path.name for path in looked.folder.iterdir()) == ["drift.html", "drift.json", "drift.xml", "map.mmd"]
 
 
 def test_it_changes_nothing(looked: Looked, broken: dict[str, str], nodes: Nodes) -> None:
