@@ -140,7 +140,9 @@ def _summary(route: Data) -> Data:
         "via": via,
         "dev": route.get("dev", ""),
         "prefsrc": route.get("prefsrc", ""),
-        "mtu": metrics.get("mtu", 0),
+        # One that expires is of the path, and was learned from a router that refused a larger packet.
+        "mtu": 0 if "expires" in route else metrics.get("mtu", 0),
+        "learned_mtu": metrics.get("mtu", 0) if "expires" in route else 0,
         "flags": list(route.get("flags", ())),
     }
 

@@ -289,6 +289,9 @@ def test_an_mtu_that_is_too_small_is_told_by_who_has_it(node):
     said = probe(node, "send", netns="/run/netns/pod", wait=0.5)
     assert (said["small"]["received"], said["large"]["received"]) == (3, 0)
     assert said["refusals"] == [{"source": "10.244.1.1", "what": "Fragmentation Needed", "mtu": 1400}]
+    # The pod's kernel has learned that, and forgets it by itself. It is not what somebody set on the route.
+    (entry,) = [e for e in walk(node)["pods"][POD]["lookups"] if e["source"] == POD]
+    assert (entry["mtu"], entry["learned_mtu"]) == (0, 1400)
 
 
 def test_ipv6(node):
@@ -322,6 +325,8 @@ def test_two_walks_at_once_do_not_meet(node, clean):
     probe(node, "watch", identifier=1)
     probe(node, "watch", identifier=2)
     probe(node, "send", identifier=2, netns="/run/netns/pod")
+    # The same number to somebody else is not one of these probes either.
+    probe(node, "send", identifier=1, netns="/run/netns/pod", destination=FAR)
     assert probe(node, "collect", identifier=1)["seen"] == []
     assert len(probe(node, "collect", identifier=2)["seen"]) == 4
     assert left(node) == clean
