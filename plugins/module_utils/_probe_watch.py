@@ -164,9 +164,9 @@ class _Watch:
                 return "nft monitor does not listen"
             time.sleep(0.01)
         told = self.owner.stdin
-        assert told is not None
-        told.write(commands(self.identifier, self.destination).encode())
-        told.flush()
+        if told is not None:
+            told.write(commands(self.identifier, self.destination).encode())
+            told.flush()
         while True:
             listed = self._nft("list", "table", "inet", table_name(self.identifier))
             if listed.stdout.count("nftrace set 1") == 4:
@@ -184,7 +184,8 @@ class _Watch:
         return subprocess.run([str(nft), *arguments], capture_output=True, env=ENVIRONMENT, text=True, timeout=READY, check=False)
 
     def _said(self) -> str:
-        assert self.owner is not None
+        if self.owner is None:
+            return "no word"
         ready, _unused, _unused2 = select.select([self.owner.stdout], [], [], 0.1)
         return " ".join(os.read(self.owner.stdout.fileno(), 4096).decode("utf-8", "replace").split())[:200] if ready else "no word"
 
