@@ -20,8 +20,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 POD, NODE, FAR, FAR_POD = "10.244.1.2", "172.18.0.3", "172.18.0.4", "10.244.2.2"
 POD6, FAR_POD6 = "fd00:10:1::2", "fd00:10:2::2"
-FLOWS = [{"source": POD, "destination": FAR_POD, "begins": True}, {"source": FAR_POD, "destination": POD}]
-PODS = [{"address": POD, "netns": "/run/netns/pod"}]
+FLOWS = ({"source": POD, "destination": FAR_POD, "begins": True}, {"source": FAR_POD, "destination": POD})
+PODS = ({"address": POD, "netns": "/run/netns/pod"},)
 
 WIRING = """
 sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0
@@ -47,7 +47,7 @@ def node(sandbox):
 
 
 def walk(node, flows=FLOWS, pods=PODS):
-    result = node.module("kindnet_walk", node_name="node", flows=flows, pods=pods)
+    result = node.module("kindnet_walk", node_name="node", flows=list(flows), pods=list(pods))
     assert not result.get("failed"), result
     assert result["changed"] is False
     return result
