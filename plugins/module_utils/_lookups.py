@@ -103,7 +103,7 @@ def lookups(namespace: Namespace, flows: Sequence[Tuple[str, str]], family: int)
     backs = dict(zip([s for s, _d in flows], namespace.ask(["route get %s" % s for s, _d in flows])))
     networks = [
         name for name, link in links.items()
-        if link["up"] and not link["loopback"]
+        if not link["loopback"]
         and any((":" in a) == (family == 6) and int(a.rpartition("/")[2]) < SINGLE[family] for a in link["addresses"])
     ]
     asked: List[Tuple[str, str, str]] = []
