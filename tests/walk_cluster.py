@@ -73,7 +73,8 @@ class PaperNode:
         cidr, via, dev = found
         if dev == "blackhole":
             return refuse(MARTIAN, f"blackhole {cidr}")
-        entry.update(type="unicast", via=via, dev=dev, prefsrc="", mtu=self.route_mtu.get(cidr, 0), flags=["linkdown"] if dev in self.down else [])
+        entry.update(type="unicast", via=via, dev=dev, prefsrc="", mtu=self.route_mtu.get(cidr, 0), learned_mtu=0)
+        entry["flags"] = ["linkdown"] if dev in self.down else []
         entry.update(matched=f"{cidr}{' via ' + via if via else ''} dev {dev}")
         entry["neighbour"] = {"state": self.neighbours.get(via or destination, "REACHABLE"), "mac": "02:00:00:00:00:01"}
         if begins:

@@ -103,7 +103,7 @@ def lookups(namespace: Namespace, flows: Sequence[Tuple[str, str]], family: int)
     backs = dict(zip([s for s, _d in flows], namespace.ask(["route get %s" % s for s, _d in flows])))
     networks = [
         name for name, link in links.items()
-        if link["up"] and not link["loopback"]
+        if not link["loopback"]
         and any((":" in a) == (family == 6) and int(a.rpartition("/")[2]) < SINGLE[family] for a in link["addresses"])
     ]
     asked: List[Tuple[str, str, str]] = []
@@ -140,7 +140,9 @@ def _summary(route: Data) -> Data:
         "via": via,
         "dev": route.get("dev", ""),
         "prefsrc": route.get("prefsrc", ""),
-        "mtu": metrics.get("mtu", 0),
+        # One that expires is of the path, and was learned from a router that refused a larger packet.
+        "mtu": 0 if "expires" in route else metrics.get("mtu", 0),
+        "learned_mtu": metrics.get("mtu", 0) if "expires" in route else 0,
         "flags": list(route.get("flags", ())),
     }
 

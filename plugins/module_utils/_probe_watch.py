@@ -25,11 +25,11 @@ from ._errors import KindnetError
 from ._firewall import find, legacy_tables
 from ._namespaces import ENVIRONMENT
 from ._plan_trace import commands, packets, table_name
-from ._probe_packets import echo_of, packet_filter
+from ._probe_packets import REQUEST, echo_of, packet_filter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Optional, Tuple
+    from typing import Any, Dict, List, Optional, Set, Tuple
 
     Data = Dict[str, Any]
 
@@ -86,6 +86,8 @@ def collect(identifier: int) -> Optional[Data]:
             if not part:
                 break
             parts.append(part)
+    if not parts:  # it was killed as it was asked
+        return None
     report: Data = json.loads(b"".join(parts))
     return report
 
@@ -109,7 +111,7 @@ class _Watch:
         self.identifier, self.destination = identifier, destination
         self.family = 6 if ":" in destination else 4
         self.deadline = time.monotonic() + seconds
-        self.seen: Dict[Tuple[str, str, str, str, str], List[int]] = {}
+        self.seen: Dict[Tuple[str, str, str, str, str], Set[int]] = {}
         self.trace = b""
         self.why = ""  # there is no trace
         self.hooks: Dict[Tuple[str, str, str], str] = {}
@@ -162,9 +164,9 @@ class _Watch:
                 return "nft monitor does not listen"
             time.sleep(0.01)
         told = self.owner.stdin
-        assert told is not None
-        told.write(commands(self.identifier, self.destination).encode())
-        told.flush()
+        if told is not None:
+            told.write(commands(self.identifier, self.destination).encode())
+            told.flush()
         while True:
             listed = self._nft("list", "table", "inet", table_name(self.identifier))
             if listed.stdout.count("nftrace set 1") == 4:
@@ -182,7 +184,8 @@ class _Watch:
         return subprocess.run([str(nft), *arguments], capture_output=True, env=ENVIRONMENT, text=True, timeout=READY, check=False)
 
     def _said(self) -> str:
-        assert self.owner is not None
+        if self.owner is None:
+            return "no word"
         ready, _unused, _unused2 = select.select([self.owner.stdout], [], [], 0.1)
         return " ".join(os.read(self.owner.stdout.fileno(), 4096).decode("utf-8", "replace").split())[:200] if ready else "no word"
 
@@ -216,9 +219,9 @@ class _Watch:
             except BlockingIOError:
                 return
             echo = echo_of(packet, self.identifier)
-            if echo and interface != "lo":
+            if echo and interface != "lo" and self.destination == (echo.destination if echo.kind == REQUEST else echo.source):
                 way = "out" if kind == PACKET_OUTGOING else "in"
-                self.seen.setdefault((interface, way, echo.kind, echo.source, echo.destination), []).append(echo.sequence)
+                self.seen.setdefault((interface, way, echo.kind, echo.source, echo.destination), set()).add(echo.sequence)
 
     def _end(self) -> None:
         """Take away what the trace needs. The table goes with its owner."""
@@ -231,7 +234,7 @@ class _Watch:
         keys = ("interface", "way", "kind", "source", "destination")
         legacy = sorted(table for table in legacy_tables("ipv%d" % self.family) if table != "nat")
         return {
-            "seen": [dict(zip(keys, key), sequences=sorted(set(numbers))) for key, numbers in self.seen.items()],
+            "seen": [dict(zip(keys, key), sequences=sorted(numbers)) for key, numbers in self.seen.items()],
             "trace": {
                 "why": self.why,
                 "legacy": legacy,

@@ -127,6 +127,9 @@ lookups:
     mtu:
       description: MTU of the route, in bytes; 0 if it has none of its own.
       type: int
+    learned_mtu:
+      description: MTU of the path, in bytes, that the kernel learned from a router and forgets after some minutes; 0 if it has learned none.
+      type: int
     flags:
       description: Flags of the route, such as V(linkdown).
       type: list

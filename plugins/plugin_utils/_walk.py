@@ -392,6 +392,7 @@ class _Walker:
             for key in ("iif", "question", "error", "type", "via", "dev", "matched", "neighbour"):
                 hop[key] = entry.get(key, "")
             hop["route_mtu"] = entry.get("mtu", 0)
+            hop["learned_mtu"] = entry.get("learned_mtu", 0)
             hop["in_the_way"] = entry.get("in_the_way", "")
         if mtu:
             hop["mtu"] = mtu

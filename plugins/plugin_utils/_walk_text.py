@@ -58,7 +58,9 @@ def _hop(number: int, hop: Data) -> List[str]:
             rows.append("forward     %s%s" % (hop["forward"]["verdict"], ": %s" % hop["forward"]["why"] if hop["forward"]["why"] else ""))
     rows += ["seen        %s" % seen for seen in hop.get("seen", ())]
     if hop.get("mtu") and hop["error"] == "" and hop["type"] == "unicast":
-        rows.append("MTU         %d%s" % (hop["mtu"], ", of the route %d" % hop["route_mtu"] if hop.get("route_mtu") else ""))
+        of_route = ", of the route %d" % hop["route_mtu"] if hop.get("route_mtu") else ""
+        learned = ", and %d learned of the path lately" % hop["learned_mtu"] if hop.get("learned_mtu") else ""
+        rows.append("MTU         %d%s%s" % (hop["mtu"], of_route, learned))
     return [head, *("%s%s" % (INDENT, row) for row in rows)]
 
 

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 POD, NODE, FAR, FAR_POD = "10.244.1.2", "172.18.0.3", "172.18.0.4", "10.244.2.2"
 POD6, FAR_POD6 = "fd00:10:1::2", "fd00:10:2::2"
-FLOWS = [{"source": POD, "destination": FAR_POD, "begins": True}, {"source": FAR_POD, "destination": POD}]
-PODS = [{"address": POD, "netns": "/run/netns/pod"}]
+FLOWS = ({"source": POD, "destination": FAR_POD, "begins": True}, {"source": FAR_POD, "destination": POD})
+PODS = ({"address": POD, "netns": "/run/netns/pod"},)
 
 WIRING = """
 sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0
@@ -47,7 +47,7 @@ def node(sandbox):
 
 
 def walk(node, flows=FLOWS, pods=PODS):
-    result = node.module("kindnet_walk", node_name="node", flows=flows, pods=pods)
+    result = node.module("kindnet_walk", node_name="node", flows=list(flows), pods=list(pods))
     assert not result.get("failed"), result
     assert result["changed"] is False
     return result
@@ -289,6 +289,9 @@ def test_an_mtu_that_is_too_small_is_told_by_who_has_it(node):
     said = probe(node, "send", netns="/run/netns/pod", wait=0.5)
     assert (said["small"]["received"], said["large"]["received"]) == (3, 0)
     assert said["refusals"] == [{"source": "10.244.1.1", "what": "Fragmentation Needed", "mtu": 1400}]
+    # The pod's kernel has learned that, and forgets it by itself. It is not what somebody set on the route.
+    (entry,) = [e for e in walk(node)["pods"][POD]["lookups"] if e["source"] == POD]
+    assert (entry["mtu"], entry["learned_mtu"]) == (0, 1400)
 
 
 def test_ipv6(node):
@@ -322,6 +325,8 @@ def test_two_walks_at_once_do_not_meet(node, clean):
     probe(node, "watch", identifier=1)
     probe(node, "watch", identifier=2)
     probe(node, "send", identifier=2, netns="/run/netns/pod")
+    # The same number to somebody else is not one of these probes either.
+    probe(node, "send", identifier=1, netns="/run/netns/pod", destination=FAR)
     assert probe(node, "collect", identifier=1)["seen"] == []
     assert len(probe(node, "collect", identifier=2)["seen"]) == 4
     assert left(node) == clean

@@ -174,12 +174,12 @@ def test_the_table_marks_that_flow_alone():
 
 # --- What follows
 
-ALL, SMALL = [1, 2, 3, 4, 5], [1, 2, 3]
+ALL, SMALL = (1, 2, 3, 4, 5), (1, 2, 3)
 
 
 def seen(*passes, why="", legacy=(), chains=()):
     """What a node collected: ``passes`` are (interface, way, kind, sequences)."""
-    entries = [{"interface": i, "way": w, "kind": k, "source": "s", "destination": "d", "sequences": q} for i, w, k, q in passes]
+    entries = [{"interface": i, "way": w, "kind": k, "source": "s", "destination": "d", "sequences": list(q)} for i, w, k, q in passes]
     traced = [{"kind": k, "sequence": 1, "chains": [c for c in chains if c["of"] == k]} for k in dict.fromkeys(p[2] for p in passes)]
     return {"seen": entries, "trace": {"why": why, "legacy": list(legacy), "packets": traced, "forward": []}}
 
@@ -190,7 +190,7 @@ def through(came, left, requests=ALL, replies=ALL, **more):
 
 def sent(small=3, large=2, refusals=(), errors=()):
     return {
-        "small": {"size": 84, "sent": 0 if errors else 3, "received": small, "sequences": SMALL[:small], "errors": list(errors)},
+        "small": {"size": 84, "sent": 0 if errors else 3, "received": small, "sequences": list(SMALL[:small]), "errors": list(errors)},
         "large": None if large is None else {"size": 1500, "sent": 2, "received": large, "sequences": [4, 5][:large], "errors": []},
         "refusals": list(refusals),
     }
@@ -269,7 +269,7 @@ def test_where_they_were_seen_last(found, hop, sentence):
 
 def test_one_of_three_lost_is_not_right():
     found = {"a": through("veth0", "eth0", ALL, [1, 2, 4, 5]), "b": through("eth0", "veth0", ALL, [1, 2, 4, 5])}
-    found["b"]["seen"][2]["sequences"] = ALL  # the third answer came in at b
+    found["b"]["seen"][2]["sequences"] = list(ALL)  # the third answer came in at b
     verdict, _there, _back = judged(sent(2), found)
     assert verdict.sentence == "Not delivered: 2 of 3 probes came back, and the answer comes in at b by veth0 and does not leave it."
 

@@ -172,20 +172,20 @@ def test_probes_say_so_too_and_leave_nothing(nodes: Nodes, pods: dict[str, str])
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_the_sentence_names_the_hop_and_the_reason(fault: Fault, nodes: Nodes, pods: dict[str, str]) -> None:
     node = nodes[fault.node]
-    before = kept(node)["ruleset"]
     node.sh(fault.wrong.format(**pods))
     try:
+        before = kept(node)["ruleset"]
         if fault.probe:
             # What a lookup cannot see is not called right.
             assert "not evaluated" in sentence(walk(src="pod-1", dst="pod-3"))
         run = walk(src="pod-1", dst="pod-3", **({"probe": "true"} if fault.probe else {}))
+        assert kept(node)["ruleset"] == before
     finally:
         node.sh(fault.right.format(**pods))
     expected = fault.sentence.format(**{name: re.escape(value) for name, value in pods.items()})
     assert re.fullmatch(expected, sentence(run)), (expected, run.output)
     assert run.rc == 2, run.output
     assert [failed["msg"] for failed in run.failed] == [sentence(run)]
-    assert kept(node)["ruleset"] == before
 
 
 def test_a_probe_confirms_an_mtu_that_is_too_small(nodes: Nodes) -> None:
