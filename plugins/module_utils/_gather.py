@@ -170,7 +170,7 @@ class Host:
     def _recorded(self) -> _desired.Desired:
         try:
             return _desired.load()
-        except KindnetError as e:
+        except (KindnetError, OSError) as e:
             self._desired_error = str(e)
             self.notes.append(str(e))
             return _desired.Desired("", {})

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Data = Dict[str, Any]
 
 TOOLS = {"iptables": "-V", "nft": "-v", "containerd": "--version"}
-TOOL_TIME = 10.0  # seconds for a program to say its version
+TOOL_TIME = 5.0  # seconds for a program to say its version
 VERSION = re.compile(r"\bv?([0-9]+\.[0-9][^\s,]*)( \((?:nf_tables|legacy)\))?")
 
 

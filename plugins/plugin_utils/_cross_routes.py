@@ -86,7 +86,7 @@ def one_way(nodes: Sequence[Data], hosts: Sequence[Data]) -> Iterable[Data]:
         yield finding(
             "one_way",
             [name, *senders],
-            "route %s" % next(iter(ways))[1] if len(ways) == 1 else "routes to %d pod CIDRs" % len(ways),
+            "route %s" % list(ways)[0][1] if len(ways) == 1 else "routes to %d pod CIDRs" % len(ways),
             "%s is routed to by %s, and has no way back to %s. What their pods send arrives, and no answer does. %s If that changes nothing, see 'ip route' "
             "and 'ip rule' there." % (name, shorten(senders), shorten(words), CONVERGE % name),
         )

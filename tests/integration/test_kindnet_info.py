@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import sys
-from typing import Any, Iterator
+from typing import Any, Iterator, Sequence
 
 import pytest
 from cni_sandbox import ROOT, Sandbox
@@ -72,13 +72,13 @@ def everything(host: Sandbox) -> str:
     return host.tree(*PLACES) + host.sh(commands)
 
 
-def converge(host: Sandbox, backend: str = "iptables-nft", clusters: list[str] = CLUSTERS) -> None:
+def converge(host: Sandbox, backend: str = "iptables-nft", clusters: Sequence[str] = tuple(CLUSTERS)) -> None:
     families = [":" in cluster for cluster in clusters]
     own = [cidr for cidr in NODES[0]["pod_cidrs"] if (":" in cidr) in families]
     ipam = {"type": "host-local", "dataDir": "/run/cni-ipam-state", "ranges": [[{"subnet": cidr}] for cidr in own]}
     conflist = {"cniVersion": "0.4.0", "name": "kindnet", "plugins": [{"type": "ptp", "mtu": 1380, "ipam": ipam}, {"type": "portmap"}]}
     for module, options in (
-        ("kindnet_masq", {"cluster_cidrs": clusters, "backend": backend}),
+        ("kindnet_masq", {"cluster_cidrs": list(clusters), "backend": backend}),
         ("cni_conflist", {"conflist": conflist}),
         ("kindnet_route", {"nodes": json.dumps(NODES), "node_name": "me", "cluster_cidrs": CLUSTERS}),
     ):

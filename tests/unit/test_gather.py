@@ -39,6 +39,15 @@ def test_a_source_that_fails_costs_its_value(monkeypatch: pytest.MonkeyPatch, na
     assert answer.pop("notes") == [note % name] and answer == {subset: _gather.EMPTY[name] if subset == name else "told" for subset in _gather.SUBSETS}
 
 
+def test_a_record_that_one_may_not_look_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> Any:
+        raise PermissionError(13, "Permission denied", "/etc/kindnet")
+
+    monkeypatch.setattr(_gather._desired, "load", refuse)
+    answer = _gather.gather("me", [], ["desired"])
+    assert answer["notes"] == [answer["desired"]["error"]] and "/etc/kindnet" in answer["notes"][0] and answer["cluster_name"] == ""
+
+
 # --- Counters
 
 
