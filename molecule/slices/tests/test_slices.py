@@ -168,7 +168,7 @@ def puller(nodes: dict[str, Node], table: list[dict[str, Any]], tmp_path_factory
         (folder / "bin" / command).chmod(0o755)
     lab_exec(node.name, "mkdir -p /srv/pull/python")
     site = Path(distribution("ansible-core").locate_file(""))
-    tops = sorted({str(f).split("/")[0] for name in NEEDED for f in distribution(name).files or () if not str(f).startswith("..")})
+    tops = sorted({Path(f).parts[0] for name in NEEDED for f in distribution(name).files or () if not str(f).startswith("..")})
     carry(node.name, site, "/srv/pull/python", *tops)
     carry(node.name, folder, "/srv/pull", "bin", "fleet.git")
     carry(node.name, Path("/usr/bin"), "/usr/local/bin", "git", "git-upload-pack")
