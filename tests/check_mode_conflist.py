@@ -206,5 +206,3 @@ def assert_as_wanted(args: dict[str, Any], before: dict[str, File], after: dict[
     if args.get("conflicts") == "set_aside":
         first = [p for p in after if p.startswith(FOLDER + "/0") and p.endswith((".conf", ".conflist")) and after[p].kind != "folder"]
         assert not first, first
-
-

@@ -120,12 +120,13 @@ def tangles(draw: st.DrawFn) -> tuple[list[dict[str, Any]], dict[str, dict[str, 
 def test_ways_back_as_an_oracle_finds_them(tangle: tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]) -> None:
     nodes, hosts = tangle
 
-    def leads(a: dict[str, Any], b: dict[str, Any]) -> bool:
-        return any(r["dst"] == b["pod_cidrs"][0] and r["via"] == b["node_ips"][0] for r in hosts[a["name"]]["info"]["routes"])
+    def leads(source: dict[str, Any], target: dict[str, Any]) -> bool:
+        rows = hosts[source["name"]]["info"]["routes"]
+        return any(r["dst"] == target["pod_cidrs"][0] and r["via"] == target["node_ips"][0] for r in rows)
 
     wanted: dict[str, set[str]] = {}
-    for a, b in itertools.permutations(nodes, 2):
-        if leads(a, b) and not leads(b, a):
-            wanted.setdefault(b["name"], set()).add(a["name"])
+    for one, other in itertools.permutations(nodes, 2):
+        if leads(one, other) and not leads(other, one):
+            wanted.setdefault(other["name"], set()).add(one["name"])
     found = {f["hosts"][0]: set(f["hosts"][1:]) for f in findings(nodes, hosts) if f["check"] == "one_way"}
     assert found == wanted
