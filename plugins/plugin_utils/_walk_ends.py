@@ -64,7 +64,8 @@ def find_ends(src: Any, dst: Any, nodes: Sequence[Node], infos: Mapping[str, Dat
     """
     known = _candidates(nodes, infos)
     unasked = sorted(n.name for n in nodes if not infos.get(n.name))
-    ends = [_find(field, value, known, nodes, unasked) for field, value in (("src", src), ("dst", dst))]
+    others = _other_addresses(nodes, infos)
+    ends = [_find(field, value, known, others, nodes, unasked) for field, value in (("src", src), ("dst", dst))]
     families = [[family_of(ip) for ip in candidate.ips] for candidate in ends]
     family = next((f for f in (4, 6) if f in families[0] and f in families[1]), 0)
     if not family:
@@ -119,12 +120,26 @@ def _candidates(nodes: Sequence[Node], infos: Mapping[str, Data]) -> List[Candid
     return found
 
 
-def _find(field: str, value: Any, known: Sequence[Candidate], nodes: Sequence[Node], unasked: Sequence[str]) -> Candidate:
+def _other_addresses(nodes: Sequence[Node], infos: Mapping[str, Data]) -> Dict[str, List[str]]:
+    """Who has an address that is not the one by which peers reach it, such as that of another network, or the gateway of its pods."""
+    found: Dict[str, List[str]] = {}
+    for node in nodes:
+        for ip in dict.fromkeys(a["ip"] for a in infos.get(node.name, {}).get("addresses", ())):
+            found.setdefault(ip, []).append(node.name)
+    return found
+
+
+def _find(
+    field: str, value: Any, known: Sequence[Candidate], others: Mapping[str, Sequence[str]], nodes: Sequence[Node], unasked: Sequence[str]
+) -> Candidate:
     if not isinstance(value, str) or not value.strip():
         raise KindnetError(field, repr(value if value is not None else ""), "is missing", HOW[field])
     text = value.strip()
     address = _address(text)
     found = [c for c in known if address in c.ips] if address else _with_name(text, known)
+    owners = others.get(address, ()) if address and not found else ()
+    if len(owners) == 1:  # one that many have, such as that of Docker's bridge, says nothing about whom it means
+        found = [c for c in known if (c.kind, c.node) == (NODE, owners[0])]
     if len({(c.node, c.kind, c.container) for c in found}) > 1:
         listed = ["%s %s on %s (%s)" % (c.kind, c.name, c.node, c.container or ", ".join(c.ips)) for c in found]
         raise KindnetError(field, text, "is more than one: %s" % shorten(sorted(listed)), "Write the address or the whole container id of the one you mean.")

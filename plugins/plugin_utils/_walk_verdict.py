@@ -60,6 +60,8 @@ def judge(cluster: Cluster, there: Way, back: Way, infos: Mapping[str, Data], to
             reason = "gives it the source %s (%s by %s), so %s does not see %s" % (
                 translated.source or "of another", translated.by, translated.rule, there.destination.name, there.source.address
             )
+            if translated.doubts:
+                reason += ", unless one that cannot be told decides otherwise (%s)" % translated.doubts[0]
             return Verdict(TRANSLATED, "Delivered with another source: %s %s." % (translated.node, reason), translated.node, reason)
     for way in ways:
         for detour in way.detours:
@@ -132,6 +134,8 @@ def _right(there: Way, back: Way, evidence: Optional[Evidence]) -> Verdict:
     if there.end == LEFT or back.end in (LEFT, UNKNOWN):
         translated = there.translated[-1] if there.translated else None
         source = "the source %s (%s by %s)" % (translated.source, translated.by, translated.rule) if translated else "its own source %s" % there.source.address
+        if not there.is_source_sure:
+            source = "which source cannot be told for sure" if not translated else "for all that can be told " + source
         sentence = "Handed over: %s %s, with %s" % (there.node, there.reason, source)
         if back.end == UNKNOWN:
             sentence += "; %s" % back.reason

@@ -175,6 +175,12 @@ def test_the_source_that_it_tells_is_the_one_that_arrives(node, rules):
     assert bool(said["by"]) == (arrived != [POD])
 
 
+def test_rules_of_a_container_that_the_host_has_no_program_for_are_a_doubt(node):
+    node.run("iptables-nft -t nat -A POSTROUTING -s 10.244.1.0/24 -j MASQUERADE; rm -f /usr/sbin/iptables-nft /usr/sbin/xtables-nft-multi")
+    said = one(walk(node), POD, "veth0")["translation"]
+    assert said["by"] == "" and said["doubts"] == ["iptables-nft -t nat POSTROUTING"]
+
+
 # --- Probes
 
 
