@@ -349,6 +349,19 @@ def test_nobody_but_root_is_told(node, clean):
     assert left(node) == clean
 
 
+def test_nobody_but_root_is_believed(node, clean):
+    """The name of an abstract socket is his who comes first."""
+    answer_as_nobody = (
+        "import os, signal, socket; os.setgid(65534); os.setuid(65534); s = socket.socket(socket.AF_UNIX); s.bind('\\0kindnet-walk-4712'); s.listen(1)\n"
+        "if os.fork(): os._exit(0)\n"
+        "signal.alarm(20); os.closerange(0, 3); c = s.accept()[0]; c.send(b'{\"seen\": [], \"trace\": {}}')"
+    )
+    node.out(["python3", "-c", answer_as_nobody])
+    result = node.module("kindnet_probe", node_name="node", step="collect", identifier=4712)
+    assert result.get("failed") and "not root" in result["msg"], result
+    until("it answered once", lambda: left(node) == clean)
+
+
 def test_without_nft_it_is_watched_and_said_not_to_be_traced(node, clean):
     node.run("rm /usr/sbin/nft")  # of the sandbox
     said = probe(node, "watch")
