@@ -40,8 +40,14 @@ RIGHT = (DELIVERED, HANDED_OVER)  # the others fail the play
 NOT_EVALUATED = "what the filter tables make of it was not evaluated (-e probe=true sends real probes)"
 
 
-def judge(cluster: Cluster, there: Way, back: Way, infos: Mapping[str, Data], today: str, evidence: Optional[Evidence] = None) -> Verdict:
-    """The verdict. ``today`` is the date as ISO 8601 has it, which need not be repeated in a time of that day."""
+def judge(
+    cluster: Cluster, there: Way, back: Way, infos: Mapping[str, Data], today: str, evidence: Optional[Evidence] = None, unsent: str = ""
+) -> Verdict:
+    """The verdict.
+
+    :param today: the date as ISO 8601 has it, which need not be repeated in a time of that day.
+    :param unsent: why there is no evidence although it was asked for; "" otherwise.
+    """
     ways = (there, back)
     if evidence is not None and evidence.lost:
         return _lost_by_probes(cluster, there, back, infos, today, evidence)
@@ -77,6 +83,9 @@ def judge(cluster: Cluster, there: Way, back: Way, infos: Mapping[str, Data], to
             reason = "%s has an MTU of %d, and %s sends up to %d bytes" % (narrow.what, narrow.size, way.source.name, way.size)
             sentence = "Delivered up to %d bytes only: %s, %s; nothing larger with DF passes." % (way.least, where, reason)
             return Verdict(TOO_LARGE, sentence, narrow.node, reason)
+    if unsent:
+        reason = "sent no probe (%s)" % unsent
+        return Verdict(NOT_KNOWN, "Not known: %s %s; no lookup says no." % (there.source.node, reason), there.source.node, reason)
     return _right(there, back, evidence)
 
 

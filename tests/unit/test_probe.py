@@ -317,6 +317,19 @@ def test_what_the_kernel_does_not_send():
     assert verdict.sentence == "Not delivered: no probe was sent, and the kernel of pod-a0 does not send it (Network is unreachable)."
 
 
+def test_none_that_could_be_sent_is_not_delivered_by_lookups():
+    cluster = PaperCluster()
+    infos = cluster.infos()
+    ends = find_ends("pod-a0", "pod-b0", cluster.table, infos)
+    known = Cluster(cluster.table, {name: node.answer(flows_of(*ends, cluster.table, infos)) for name, node in cluster.nodes.items()}, ["10.244.0.0/16"])
+    verdict = judge(known, *walk(known, *ends), infos, "2026-11-27", None, "failed: the pod is gone")
+    assert (verdict.status, verdict.hop) == ("unknown", "a")
+    assert verdict.sentence == "Not known: a sent no probe (failed: the pod is gone); no lookup says no."
+    del cluster["b"].routes["10.244.0.0/24"]
+    known = known._replace(answers={name: node.answer(flows_of(*ends, cluster.table, infos)) for name, node in cluster.nodes.items()})
+    assert judge(known, *walk(known, *ends), infos, "2026-11-27", None, "failed: the pod is gone").status == "lost"
+
+
 def test_large_ones_that_do_not_come_back():
     cluster = PaperCluster()
     cluster["a"].mtu["eth0"] = 1400
