@@ -15,6 +15,7 @@ import ipaddress
 from collections import namedtuple
 
 from ..module_utils._errors import KindnetError
+from ..module_utils._lookups import SINGLE
 from ..module_utils._node_table import family_of, shorten
 
 TYPE_CHECKING = False
@@ -50,6 +51,7 @@ else:
     Candidate = namedtuple("Candidate", "kind name node ips container interface netns")
 
 POD, NODE, ABSENT, OUTSIDE = "pod", "node", "absent", "outside"
+MOST_ADDRESSES = 32  # of both nodes, that a source may be translated to; where kube-proxy uses IPVS, a node has one for each Service
 SHORTEST = 4  # characters of a container id that stand for it
 HOW = {
     "src": "Write -e src=POD_OR_NODE: a pod's container id, name or address, or a node's name.",
@@ -91,10 +93,11 @@ def flows_of(source: End, destination: End, nodes: Sequence[Node], infos: Mappin
 
 
 def addresses_of(names: Any, family: int, nodes: Sequence[Node], infos: Mapping[str, Data]) -> List[str]:
-    """The addresses of these nodes, those by which peers reach them first."""
+    """The addresses of these nodes, those by which peers reach them first, then those with a network behind them."""
     found = [ip for n in nodes if n.name in names for ip in n.node_ips]
-    found += [a["ip"] for name in sorted(n for n in names if n) for a in infos.get(name, {}).get("addresses", ())]
-    return list(dict.fromkeys(ip for ip in found if family_of(ip) == family))
+    others = [a for name in sorted(n for n in names if n) for a in infos.get(name, {}).get("addresses", ())]
+    found += [a["ip"] for a in sorted(others, key=lambda a: bool(a["prefix_length"] == SINGLE[family]))]
+    return list(dict.fromkeys(ip for ip in found if family_of(ip) == family))[:MOST_ADDRESSES]
 
 
 def holder_of(address: str, nodes: Sequence[Node]) -> Tuple[str, str]:

@@ -387,6 +387,19 @@ def test_another_address_of_a_node_is_that_node(dst):
     assert "reaches b (%s)" % dst in verdict.sentence
 
 
+def test_a_node_with_an_address_for_each_service_is_asked_about_few():
+    cluster = PaperCluster()
+    cluster["a"].links["kube-ipvs0"] = ["10.96.%d.%d/32" % divmod(n, 256) for n in range(5000)]
+    cluster["a"].links["eth9"] = ["192.168.9.9/24"]
+    infos = cluster.infos()
+    for info in infos.values():
+        for address in info["addresses"]:
+            address["prefix_length"] = 24 if address["interface"].startswith("eth") else 32
+    flows = flows_of(*find_ends("pod-a0", "pod-b0", cluster.table, infos), cluster.table, infos)
+    asked = {flow["source"] for flow in flows}
+    assert len(flows) < 100 and {"172.18.0.2", "172.18.0.3", "192.168.9.9"} < asked
+
+
 def test_an_address_that_many_nodes_have_is_nobodys_name():
     cluster = PaperCluster()
     for node in cluster.nodes.values():
