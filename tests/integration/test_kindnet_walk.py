@@ -383,6 +383,8 @@ def test_check_mode_sends_nothing(node, clean):
     [
         ({"step": "watch", "identifier": 0, "source": POD, "destination": FAR_POD}, "identifier: 0"),
         ({"step": "send", "identifier": 5, "source": "10.244.9.9", "destination": FAR_POD}, "nobody has it in this host"),
+        ({"step": "watch", "identifier": 5, "source": POD, "destination": FAR_POD, "seconds": 86400}, "seconds: 86400"),
+        ({"step": "send", "identifier": 5, "source": POD, "destination": FAR_POD, "wait": "inf"}, "wait: inf"),
         ({"step": "send", "identifier": 5, "source": "pod", "destination": FAR_POD}, "source: "),
     ],
 )
