@@ -34,10 +34,12 @@ def of_lookups(found: Sequence[Data], namespace: Namespace, family: int) -> None
         return
     lists = {flavour: BACKENDS[flavour].read_nat("ipv%d" % family, LOCK_WAIT) for flavour in FLAVOURS}
     unread = [_where(flavour, family) + POSTROUTING for flavour in FLAVOURS if not lists[flavour] and _is_there(flavour, family)]
-    native = nft_hooks(NatChains(_nftables.nat_ruleset(with_own=True)), family)
+    chains = NatChains(_nftables.nat_ruleset(with_own=True))
+    native = {is_own: nft_hooks(chains, family, is_own) for is_own in (False, True)}
     for entry in leaving:
-        hooks = native + [
-            iptables_hook(_where(flavour, family), lists[flavour], family, not entry["iif"])
+        is_own = not entry["iif"]
+        hooks = native[is_own] + [
+            iptables_hook(_where(flavour, family), lists[flavour], family, is_own)
             for flavour in FLAVOURS
             if lists[flavour]
         ]
