@@ -240,7 +240,7 @@ class _Watch:
             "trace": {
                 "why": self.why,
                 "legacy": legacy,
-                "packets": packets(self.trace.decode("utf-8", "replace").splitlines(), self.hooks, table_name(self.identifier)),
+                "packets": packets(self.trace.decode("utf-8", "replace").splitlines(), self.hooks, self.identifier),
                 "forward": sorted("%s %s %s" % key for key, hook in self.hooks.items() if hook == "forward"),
             },
         }
