@@ -29,6 +29,7 @@ class PaperNode:
     down: set[str] = field(default_factory=set)
     masquerades: dict[str, str] = field(default_factory=dict)  # destination CIDR to the source that packets get
     gateways: dict[str, str] = field(default_factory=dict)
+    doubts: list[str] = field(default_factory=list)  # rules of nat that cannot be told
     why: str = ""  # it cannot be asked
     pod_error: str = ""
 
@@ -79,7 +80,7 @@ class PaperNode:
         entry["neighbour"] = {"state": self.neighbours.get(via or destination, "REACHABLE"), "mac": "02:00:00:00:00:01"}
         if begins:
             by = next((s for c, s in self.masquerades.items() if ipaddress.ip_address(destination) in ipaddress.ip_network(c)), "")
-            entry["translation"] = {"by": "MASQUERADE" if by else "", "rule": "nat rule 1", "doubts": [], "source": by}
+            entry["translation"] = {"by": "MASQUERADE" if by else "", "rule": "nat rule 1", "doubts": list(self.doubts), "source": by}
         return entry
 
     def answer(self, flows: list[dict[str, Any]]) -> dict[str, Any]:

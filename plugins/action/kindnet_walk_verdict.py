@@ -56,7 +56,7 @@ class ActionModule(ActionBase):
         cluster = Cluster(nodes, known, args["cluster_cidrs"])
         there, back = walk(cluster, End(**args["ends"]["source"]), End(**args["ends"]["destination"]))
         today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-        proof = None
+        proof, why_unsent = None, ""
         if args["sent"] is not None:
             sent, unsent = asked(args["sent"])
             seen, unseen = asked(args["seen"])
@@ -66,8 +66,9 @@ class ActionModule(ActionBase):
             if source in sent:
                 proof = evidence(there, back, sent[source], seen, owners_of(cluster))
             else:
-                there.remarks.append("no probe was sent (%s)" % unsent.get(source, "its node took no part in this run"))
-        verdict = judge(cluster, there, back, infos, today, proof)
+                why_unsent = unsent.get(source, "it took no part in this run")
+                there.remarks.append("no probe was sent (%s)" % why_unsent)
+        verdict = judge(cluster, there, back, infos, today, proof, "" if self._task.check_mode else why_unsent)
         text = lines((there, back), verdict.sentence)
         if args["show"] and not str(constants.DEFAULT_STDOUT_CALLBACK).endswith("json"):  # what prints for a program has it in the result
             Display().display("\n".join(text))

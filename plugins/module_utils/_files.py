@@ -38,7 +38,7 @@ LARGEST = 1 << 20  # no file of ours is nearly as long, and a pass reads it whol
 def temporary_name(path: str) -> str:
     """Where the next content of ``path`` is made: same folder, a name that no container runtime or systemd loads.
 
-    The name is fixed, so whatever a killed run left there is overwritten by the next one, under the lock.
+    The name is fixed, so whatever a killed run left there is replaced by the next one, under the lock.
     """
     folder, name = os.path.split(path)
     return os.path.join(folder, ".%s.kindnet-tmp" % name)
@@ -71,9 +71,18 @@ def look(path: str) -> Optional[Found]:
     elif stat.S_ISLNK(st.st_mode):
         kind = "a symbolic link to " + ascii(os.readlink(path))[1:-1]
     if kind == "file" or stat.S_ISLNK(st.st_mode) and os.path.isfile(path):
-        with open(path, "rb") as f:
-            content = f.read(LARGEST)
+        content = _beginning_of(path, os.O_NOFOLLOW if kind == "file" else 0)
     return Found(kind, content, stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid)
+
+
+def _beginning_of(path: str, flags: int) -> bytes:
+    """Of a file that has just been seen. Where others may write, it may be something else by now."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
+    except OSError as e:
+        raise KindnetError(path, e.strerror, "cannot be read", "Look what it is, and try again.")
+    with open(fd, "rb") as f:
+        return f.read(LARGEST) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
 
 
 def image_of(path: str) -> Optional[Dict[str, Any]]:
@@ -143,7 +152,11 @@ def make_folder(folder: str) -> None:
     for missing in missing_folders(folder):
         try:
             os.mkdir(missing, 0o755)
-            os.chmod(missing, 0o755)
+            fd = os.open(missing, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)  # the one just made, whoever owns the folder above
+            try:
+                os.fchmod(fd, 0o755)
+            finally:
+                os.close(fd)
         except OSError as e:
             raise KindnetError(missing, e.strerror, "the folder cannot be made", "Run as root on a writable file system.")
 
@@ -182,7 +195,7 @@ def write_atomic(path: str, content: bytes, mode: int = 0o644, uid: int = -1, gi
     temporary = temporary_name(path)
     try:
         make_folder(folder)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        fd = _create(temporary)
         try:
             view = memoryview(content)
             while view:
@@ -199,6 +212,16 @@ def write_atomic(path: str, content: bytes, mode: int = 0o644, uid: int = -1, gi
             sync_folder(folder)
     except OSError as e:
         raise KindnetError(path, e.strerror, "cannot be written", "Run as root on a writable file system.")
+
+
+def _create(path: str) -> int:
+    """A file that is new, in place of what is there: where others may write, that may be a pipe, or a second name of a file of somebody else."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o600)
+    except FileExistsError:
+        os.unlink(path)
+        return os.open(path, flags, 0o600)
 
 
 def rename_new(path: str, new: str) -> None:

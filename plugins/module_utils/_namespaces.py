@@ -1,12 +1,14 @@
 # Copyright (c) 2026, the kindnet.host authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The network namespaces of this host, each once, and the addresses in them. Looks, and changes nothing."""
+"""The network namespaces of this host, each once, the addresses in them, and a way in for what is made there. Looks, and changes nothing."""
 
 from __future__ import annotations
 
 __metaclass__ = type
 
+import contextlib
+import ctypes
 import errno
 import json
 import os
@@ -18,9 +20,39 @@ if TYPE_CHECKING:
     from typing import Dict, Iterator, List, Set, Tuple
 
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+CLONE_NEWNET = 0x40000000  # linux/sched.h
 TIMEOUT = 10.0  # seconds for one namespace to list its addresses; it takes some milliseconds
 NETWORK = re.compile(r"net:\[([0-9]+)\]\Z")  # how the kernel writes one, and its inode
 GONE = (errno.ENOENT, errno.ESRCH)  # what the kernel says of a process that ended meanwhile
+
+
+@contextlib.contextmanager
+def inside(path: str) -> Iterator[None]:
+    """This thread is in the network namespace at ``path`` meanwhile; "" is its own. What it makes there, such as a socket, belongs to that for good."""
+    if not path:
+        yield
+        return
+    here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        there = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # whatever it is, nobody waits for it
+        try:
+            _enter(there)
+        finally:
+            os.close(there)
+        try:
+            yield
+        finally:
+            _enter(here)
+    finally:
+        os.close(here)
+
+
+def _enter(fd: int) -> None:
+    # os.setns is in Python 3.12.
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(fd, CLONE_NEWNET) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
 
 
 def addresses() -> Tuple[Set[str], List[str]]:

@@ -88,10 +88,12 @@ class NatChains:
                 self._sets[(item["family"], item["table"], item["name"])] = item.get("elem", [])
         self.bases.sort()
 
-    def reader(self, base: Base, version: int) -> Read:
+    def reader(self, base: Base, version: int, is_own: bool = False) -> Read:
+        """:param is_own: whether the packets are those that the host itself sends."""
+
         def read(name: str) -> Optional[List[Rule]]:
             rules = self._rules.get((base.family, base.table, name))
-            return None if rules is None else [nft_rule(rule, self._sets, version) for rule in rules]
+            return None if rules is None else [nft_rule(rule, self._sets, version, is_own) for rule in rules]
 
         return read
 
@@ -160,7 +162,7 @@ def _iptables_values(option: str, value: str, version: int) -> Any:
         return None
 
 
-def nft_rule(rule: Mapping[str, Any], sets: Mapping[Key, Any], version: int) -> Rule:
+def nft_rule(rule: Mapping[str, Any], sets: Mapping[Key, Any], version: int, is_own: bool) -> Rule:
     table = (rule["family"], rule["table"])
     match, exact = list(everything(version)), True
     verdict, target = NOTHING, ""
@@ -178,7 +180,7 @@ def nft_rule(rule: Mapping[str, Any], sets: Mapping[Key, Any], version: int) -> 
             if body and body.get("family") == OTHER_FAMILY[version]:
                 match[SOURCE] = ()
         elif kind == "match":
-            exact = _nft_match(match, body, table, sets, version) and exact
+            exact = _nft_match(match, body, table, sets, version, is_own) and exact
         elif kind in ("counter", "log", "continue") or (kind == "xt" and body and body.get("name") == "comment"):
             continue
         else:
@@ -188,7 +190,7 @@ def nft_rule(rule: Mapping[str, Any], sets: Mapping[Key, Any], version: int) -> 
     return Rule("chain %s rule with handle %d" % (rule["chain"], rule["handle"]), tuple(match), exact, verdict, target)
 
 
-def _nft_match(match: List[Ranges], body: Mapping[str, Any], table: Key, sets: Mapping[Key, Any], version: int) -> bool:
+def _nft_match(match: List[Ranges], body: Mapping[str, Any], table: Key, sets: Mapping[Key, Any], version: int, is_own: bool) -> bool:
     """Narrow ``match`` to what a match expression is true of; whether it is understood."""
     left, right = body["left"], body["right"]
     if body["op"] not in ("==", "!=") or not isinstance(left, dict):
@@ -212,7 +214,8 @@ def _nft_match(match: List[Ranges], body: Mapping[str, Any], table: Key, sets: M
     elif isinstance(right, int) and {"meta": {"key": "mark"}} in (left, of[0] if kind == "&" else None):
         truth = right == 0
     elif kind == "fib" and of.get("result") == "type" and right == "local":
-        truth = False
+        flags = list(of.get("flags", ()))  # with others, it may be local to an interface alone
+        truth = (True if flags == ["saddr"] else None) if is_own and "saddr" in flags else False
     return _narrow(match, -1, truth, body["op"] == "!=")
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 __metaclass__ = type
 
-import ctypes
 import errno
 import os
 import select
@@ -20,6 +19,8 @@ import time
 from collections import namedtuple
 
 from ._errors import KindnetError
+from ._namespaces import inside
+from ._probe_packets import checksum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +51,6 @@ else:
     Pace = namedtuple("Pace", "times interval timeout rate")
     Due = namedtuple("Due", "at flow sequence")
 
-CLONE_NEWNET = 0x40000000
 SOL_RAW, ICMP_FILTER, ICMP6_FILTER = 255, 1, 1
 REQUEST, REPLY = {4: 8, 6: 128}, {4: 0, 6: 129}
 TTL_EXCEEDED = {4: 11, 6: 3}
@@ -130,7 +130,8 @@ def ping(sources: Sequence[Source], pace: Pace) -> List[Dict[str, object]]:
             by_family: Dict[int, socket.socket] = {}
             try:
                 for family in sorted({flows[i].family for i in own}):
-                    by_family[family] = _open(source.netns, family, next((ip for ip in source.ips if (":" in ip) is (family == 6)), ""))
+                    with inside(source.netns):
+                        by_family[family] = _socket(family, next((ip for ip in source.ips if (":" in ip) is (family == 6)), ""))
                     opened.append(by_family[family])
             except OSError as e:
                 # A pod may have ended since it was looked for, and its namespace be another's.
@@ -219,40 +220,6 @@ def request(family: int, ident: int, sequence: int, payload: bytes) -> bytes:
     if family == 6:
         return head + payload
     return struct.pack("!BBHHH", REQUEST[family], 0, checksum(head + payload), ident, sequence & 0xFFFF) + payload
-
-
-def checksum(data: bytes) -> int:
-    total: int = sum(struct.unpack("!%dH" % (len(data) // 2), data))  # of an even number of bytes, as ours are
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
-
-
-def _open(netns: str, family: int, ip: str) -> socket.socket:
-    """A raw socket in a namespace. This thread is back in its own afterwards."""
-    if not netns:
-        return _socket(family, ip)
-    here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        there = os.open(netns, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # whatever it is, nobody waits for it
-        try:
-            _setns(there)
-        finally:
-            os.close(there)
-        try:
-            return _socket(family, ip)
-        finally:
-            _setns(here)
-    finally:
-        os.close(here)
-
-
-def _setns(fd: int) -> None:
-    # os.setns is in Python 3.12.
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(fd, CLONE_NEWNET) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
 
 
 def _socket(family: int, ip: str) -> socket.socket:

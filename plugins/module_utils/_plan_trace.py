@@ -44,15 +44,16 @@ def commands(identifier: int, destination: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def packets(lines: Iterable[str], hooks: Mapping[Tuple[str, str, str], str], own_table: str) -> List[Data]:
-    """What became of each traced packet: ``kind`` (request or reply), ``sequence``, and ``chains``, the base chains that it went through with
-    the verdict of each and the rule, or the policy, that gave it.
+def packets(lines: Iterable[str], hooks: Mapping[Tuple[str, str, str], str], identifier: int) -> List[Data]:
+    """What became of each traced packet of one number, whoever else traces here: ``kind`` (request or reply), ``sequence``, and ``chains``, the base
+    chains that it went through with the verdict of each and the rule, or the policy, that gave it.
 
     :param hooks: the hook of each base chain, by family, table and name.
     """
     found: List[Data] = []
     current: Dict[str, Data] = {}  # by the number of the trace, which the kernel gives again once a packet is gone
     hook: Dict[str, str] = {}  # in which each packet is
+    own_table = table_name(identifier)
     for line in lines:
         match = LINE.match(line.strip())
         if not match:
@@ -63,7 +64,9 @@ def packets(lines: Iterable[str], hooks: Mapping[Tuple[str, str, str], str], own
         hook[number] = hooks.get((family, table, chain), hook.get(number, ""))
         if what == "packet: ":
             described = _described(rest)
-            if described and described != _identity(current.get(number)):
+            if described and described[2] not in (identifier, None):
+                current.pop(number, None)
+            elif described and described[:2] != _identity(current.get(number)):
                 current[number] = {"kind": described[0], "sequence": described[1], "chains": []}
                 found.append(current[number])
             continue
@@ -77,11 +80,16 @@ def _identity(packet: Optional[Data]) -> Optional[Tuple[str, int]]:
     return (packet["kind"], packet["sequence"]) if packet else None
 
 
-def _described(text: str) -> Optional[Tuple[str, int]]:
+def _described(text: str) -> Optional[Tuple[str, int, Optional[int]]]:
+    """Request or reply, its sequence and its identifier, None if that is not told; None of what is no ping."""
     kind = KIND.search(text)
+    its = re.search(r"\bid (\d+) (?:icmp|icmpv6) sequence", text)
     # nft shows the last four bytes of the header by the first name that they may have, which of ICMPv6 is not the one of a ping.
     number = re.search(r"(?:sequence|parameter-problem) (\d+)", text)
-    return (kind.group(1), int(number.group(1)) & 0xFFFF if number else 0) if kind else None
+    if not kind:
+        return None
+    sequence = int(number.group(1)) if number else 0
+    return kind.group(1), sequence & 0xFFFF, int(its.group(1)) if its else sequence >> 16 or None
 
 
 def _verdict(what: str, rest: str) -> Tuple[str, str]:

@@ -72,10 +72,10 @@ def iptables_hook(where: str, lists: Mapping[str, Sequence[str]], version: int, 
     return Hook(where, Base(SRCNAT, "", "", POSTROUTING), read)
 
 
-def nft_hooks(chains: NatChains, version: int) -> List[Hook]:
-    """The base chains of nf_tables itself that see packets of this version."""
+def nft_hooks(chains: NatChains, version: int, is_own: bool) -> List[Hook]:
+    """The base chains of nf_tables itself that see packets of this version. ``is_own`` as above."""
     found = [base for base in chains.bases if base.family != OTHER_FAMILY[version]]
-    return [Hook("nft table %s %s, " % (base.family, base.table), base, chains.reader(base, version)) for base in found]
+    return [Hook("nft table %s %s, " % (base.family, base.table), base, chains.reader(base, version, is_own)) for base in found]
 
 
 def translation(hooks: Sequence[Hook], packet: Packet) -> Translation:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 __metaclass__ = type
 
-import ctypes
 import os
 import select
 import socket
@@ -15,6 +14,7 @@ import time
 
 from ._errors import KindnetError
 from ._lookups import Namespace
+from ._namespaces import inside
 from ._probe_packets import REPLY, echo_of, refusal_of, request
 
 TYPE_CHECKING = False
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     Data = Dict[str, Any]
 
-CLONE_NEWNET = 0x40000000
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_PROBE = 10, 23, 3  # linux/in.h, linux/in6.h: DF, whatever is known of the path
 SMALL = 84  # bytes of a packet, as ping's
 COUNT, COUNT_LARGE = 3, 2
@@ -59,7 +58,9 @@ class _Sender:
         self.identifier, self.source, self.destination = identifier, source, destination
         self.family = 6 if ":" in destination else 4
         self.refusals: List[Any] = []
-        self.socket = _socket_in(netns, self.family)
+        domain, protocol = (socket.AF_INET, socket.IPPROTO_ICMP) if self.family == 4 else (socket.AF_INET6, socket.IPPROTO_ICMPV6)
+        with inside(netns):
+            self.socket = socket.socket(domain, socket.SOCK_RAW, protocol)
         level, option = (socket.IPPROTO_IP, IP_MTU_DISCOVER) if self.family == 4 else (socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER)
         self.socket.setsockopt(level, option, PMTUDISC_PROBE)
         self.socket.bind((source, 0))
@@ -107,29 +108,3 @@ class _Sender:
         refusal = refusal_of(self.family, sender.partition("%")[0], icmp, self.identifier)
         if refusal:
             self.refusals.append(refusal)
-
-
-def _socket_in(netns: str, family: int) -> socket.socket:
-    """A socket of that namespace. This process is in it for as long as it takes to make one."""
-    kinds = {4: (socket.AF_INET, socket.IPPROTO_ICMP), 6: (socket.AF_INET6, socket.IPPROTO_ICMPV6)}
-    if not netns:
-        return socket.socket(kinds[family][0], socket.SOCK_RAW, kinds[family][1])
-    libc = ctypes.CDLL(None, use_errno=True)
-    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        there = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            _enter(libc, there)
-            try:
-                return socket.socket(kinds[family][0], socket.SOCK_RAW, kinds[family][1])
-            finally:
-                _enter(libc, home)
-        finally:
-            os.close(there)
-    finally:
-        os.close(home)
-
-
-def _enter(libc: Any, fd: int) -> None:
-    if libc.setns(fd, CLONE_NEWNET):
-        raise OSError(ctypes.get_errno(), "setns: %s" % os.strerror(ctypes.get_errno()))

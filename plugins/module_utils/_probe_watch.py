@@ -80,6 +80,8 @@ def collect(identifier: int) -> Optional[Data]:
             s.connect(address_of(identifier))
         except ConnectionRefusedError:
             return None
+        if _user_of(s) != 0:
+            raise KindnetError("probe", identifier, "somebody who is not root answers in place of who watches", "See who, with 'ss -xlp', and run it again.")
         parts: List[bytes] = []
         while sum(map(len, parts)) < MOST_REPORT:
             part = s.recv(65536)
@@ -238,7 +240,7 @@ class _Watch:
             "trace": {
                 "why": self.why,
                 "legacy": legacy,
-                "packets": packets(self.trace.decode("utf-8", "replace").splitlines(), self.hooks, table_name(self.identifier)),
+                "packets": packets(self.trace.decode("utf-8", "replace").splitlines(), self.hooks, self.identifier),
                 "forward": sorted("%s %s %s" % key for key, hook in self.hooks.items() if hook == "forward"),
             },
         }
@@ -247,11 +249,16 @@ class _Watch:
 def _accepted(server: socket.socket) -> Optional[socket.socket]:
     """Whoever asks, if that is root: an abstract socket has no permissions of its own."""
     client, _unused = server.accept()
-    _pid, uid, _gid = struct.unpack("=iII", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    if uid == 0:
+    if _user_of(client) == 0:
         return client
     client.close()
     return None
+
+
+def _user_of(peer: socket.socket) -> int:
+    """Who is at the other end, as it was when that began to listen or connected."""
+    _pid, uid, _gid = struct.unpack("=iII", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(uid)
 
 
 def _listens(pid: int) -> bool:

@@ -10,9 +10,9 @@ __metaclass__ = type
 import re
 
 from . import _nftables
-from ._firewall import BACKENDS
+from ._firewall import BACKENDS, legacy_tables, nft_has
 from ._packet_rules import NatChains
-from ._plan_chain import FLAVOURS, Place, command
+from ._plan_chain import FLAVOURS, POSTROUTING, Place, command
 from ._plan_translation import Packet, iptables_hook, nft_hooks, translation
 
 TYPE_CHECKING = False
@@ -33,15 +33,18 @@ def of_lookups(found: Sequence[Data], namespace: Namespace, family: int) -> None
     if not leaving:
         return
     lists = {flavour: BACKENDS[flavour].read_nat("ipv%d" % family, LOCK_WAIT) for flavour in FLAVOURS}
-    native = nft_hooks(NatChains(_nftables.nat_ruleset(with_own=True)), family)
+    unread = [_where(flavour, family) + POSTROUTING for flavour in FLAVOURS if not lists[flavour] and _is_there(flavour, family)]
+    chains = NatChains(_nftables.nat_ruleset(with_own=True))
+    native = {is_own: nft_hooks(chains, family, is_own) for is_own in (False, True)}
     for entry in leaving:
-        hooks = native + [
-            iptables_hook("%s -t nat " % command(Place(flavour, "ipv%d" % family)), lists[flavour], family, not entry["iif"])
+        is_own = not entry["iif"]
+        hooks = native[is_own] + [
+            iptables_hook(_where(flavour, family), lists[flavour], family, is_own)
             for flavour in FLAVOURS
             if lists[flavour]
         ]
         said = translation(hooks, Packet(entry["source"], entry["destination"], entry["iif"], entry["dev"]))
-        entry["translation"] = {"by": said.by, "rule": said.rule, "doubts": list(said.doubts), "source": ""}
+        entry["translation"] = {"by": said.by, "rule": said.rule, "doubts": unread + list(said.doubts), "source": ""}
         to = TO_SOURCE[family].search(said.rule)
         if to:
             entry["translation"]["source"] = to.group(1)
@@ -50,3 +53,12 @@ def of_lookups(found: Sequence[Data], namespace: Namespace, family: int) -> None
     answers = namespace.ask(["route get %s oif %s" % (entry["via"] or entry["destination"], entry["dev"]) for entry in masqueraded])
     for entry, (route, _why) in zip(masqueraded, answers):
         entry["translation"]["source"] = route[0].get("prefsrc", "") if route else ""
+
+
+def _where(flavour: str, family: int) -> str:
+    return "%s -t nat " % command(Place(flavour, "ipv%d" % family))
+
+
+def _is_there(flavour: str, family: int) -> bool:
+    """Whether the kernel has nat rules of a flavour, whoever made them. A program in a container needs no iptables on the host for that."""
+    return nft_has("ipv%d" % family, "nat", POSTROUTING) if flavour == "nft" else "nat" in legacy_tables("ipv%d" % family)

@@ -72,7 +72,7 @@ attributes:
 notes:
   - Needs root, or C(CAP_NET_RAW), for namespaces of pods C(CAP_SYS_ADMIN) as well.
 seealso:
-  - module: kindnet.host.kindnet_reachability_plan
+  - module: kindnet.host.kindnet_reachability
   - module: kindnet.host.kindnet_verify
 author:
   - the kindnet.host authors (@kindnet-host)

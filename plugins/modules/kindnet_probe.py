@@ -48,12 +48,12 @@ options:
     type: str
     default: ""
   seconds:
-    description: After which time, in seconds, a process that watches ends by itself.
+    description: After which time, in seconds, a process that watches ends by itself. 600 at most.
     type: int
     default: 60
   wait:
     description: How long, in seconds, to wait for the last answer of the small, and of the large ones. By default long enough for a kernel to tell that a next
-      hop does not answer. When all have come back nobody waits.
+      hop does not answer. When all have come back nobody waits. 60 at most.
     type: float
     default: 3.5
 attributes:
@@ -151,6 +151,9 @@ def do_step(params):
     identifier = params["identifier"]
     if not 1 <= identifier <= 65535:
         raise KindnetError("identifier", identifier, "is no number of a probe", "Write one from 1 to 65535.")
+    for option, most in (("seconds", 600), ("wait", 60)):
+        if not 0 < params[option] <= most:
+            raise KindnetError(option, params[option], "is not above 0 and at most %d" % most, "Write a number within that.")
     if os.geteuid() != 0:
         raise KindnetError("user", "uid %d" % os.geteuid(), "may not send and watch probes", "Run as root (become: true).")
     if params["step"] == "collect":

@@ -97,7 +97,7 @@ status:
   description:
     - V(delivered); V(handed_over) to somebody outside, by way of a node that has done all it should.
     - V(lost); V(translated), it arrives with another source although it stays in the cluster; V(detour), over a node that it should not pass;
-      V(too_large), only packets smaller than the pod sends arrive; V(unknown), a node that it has to pass could not be asked.
+      V(too_large), only packets smaller than the pod sends arrive; V(unknown), a node that it has to pass could not be asked, or no probe be sent.
   returned: success
   type: str
   sample: lost

@@ -8,6 +8,7 @@ from __future__ import annotations
 __metaclass__ = type
 
 import ipaddress
+import itertools
 import random
 from collections import namedtuple
 
@@ -92,12 +93,14 @@ def who_asks_whom(names: Sequence[str], asking: Sequence[str], sample: int, seed
     circle = sorted(names)
     random.Random(seed).shuffle(circle)
     size, able = len(circle), set(asking)
-    whom: Dict[str, List[Tuple[int, str]]] = {name: [] for name in circle if name in able}
+    askers = [position for position, name in enumerate(circle) if name in able]
+    whom: Dict[str, List[Tuple[int, str]]] = {circle[position]: [] for position in askers}
+    first = 0  # of the askers, the first that does not stand ahead of the target
     for position, target in enumerate(circle):
-        others = [(steps, circle[(position - steps) % size]) for steps in range(1, size)]
-        askers = [(steps, name) for steps, name in others if name in able]
-        for steps, name in askers[:sample] if sample else askers:
-            whom[name].append((steps, target))
+        ahead = (askers[first - number] for number in range(1, len(askers) + 1))  # the nearest first, round the circle
+        for asker in itertools.islice((asker for asker in ahead if asker != position), sample or None):
+            whom[circle[asker]].append(((position - asker) % size, target))
+        first += target in able
     return {name: [target for _steps, target in sorted(pairs)] for name, pairs in whom.items()}
 
 

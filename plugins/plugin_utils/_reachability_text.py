@@ -103,7 +103,7 @@ def _heading(entry: Mapping[str, Any]) -> str:
     hosts = len(entry["hosts"])
     results = entry["results"]
     bad = sum(map(is_bad, results))
-    mode = "each asks %d others" % entry["sample"] if entry["mode"] == "sampled" else "everybody asks everybody"
+    mode = "each is asked by %d others" % entry["sample"] if entry["mode"] == "sampled" else "everybody asks everybody"
     missing = len(entry["not_asked"])
     words = ["%d hosts, %s" % (hosts, mode), "%d of %d pairs answer" % (len(results) - bad, len(results))]
     return "; ".join(words + (["%d not asked" % missing] if missing else []))

@@ -77,6 +77,7 @@ class Way:
         self.node = ""  # where it ends
         self.reason = ""  # why there, as what follows the node's name in a sentence
         self.translated: List[Translated] = []
+        self.is_source_sure = True  # False where a rule that nobody could read may give it another one
         self.detours: List[Detour] = []
         self.limits: List[Limit] = []
         self.size = 0  # MTU of the interface that it starts from, in bytes; 0 if not known
@@ -111,6 +112,7 @@ class _Walker:
         # As it is written in the packet: the answer to one whose source was translated goes to that address, and is turned back where that was done.
         self.source, self.destination = way.source.address, way.destination.address
         self.turn: List[Translated] = list(there.translated) if there else []
+        self.is_source_sure = there.is_source_sure if there else True
         if self.turn:
             self.destination = self.turn[-1].source or self.destination
 
@@ -129,6 +131,9 @@ class _Walker:
             return
         elif way.source.kind == OUTSIDE:
             # What a host outside does is its own business; what it can know is the address of a node.
+            if not self.turn and not self.is_source_sure:
+                way.over(UNKNOWN, "", "where %s sends its answer depends on that source" % way.source.name)
+                return
             if not self.turn:
                 way.over(UNKNOWN, "", "%s has to know a way to %s by itself" % (way.source.name, self.destination))
                 return
@@ -197,7 +202,7 @@ class _Walker:
         elif is_local:
             return self._local(node, iif, hop)
         else:
-            self._translate(node, entry, hop)
+            self._translate(node, answer, entry, hop)
             return self._onward(node, answer, entry, hop)
         return node, iif
 
@@ -211,7 +216,7 @@ class _Walker:
             if self.destination not in self._addresses_here(node):
                 return node, iif
         if way.destination.node in ("", node) and way.destination.kind != POD:
-            way.over(ARRIVED, node, "")
+            way.over(ARRIVED, node, "has the address %s itself" % self.destination)
         else:
             whose = "%s has it" % way.destination.name if way.destination.kind == POD else "it is %s's" % way.destination.node
             way.over(LOST, node, "takes it for its own: it has the address %s itself, and %s" % (self.destination, whose))
@@ -294,12 +299,17 @@ class _Walker:
             return
         way.over(ARRIVED, way.destination.name, "")
 
-    def _translate(self, node: str, entry: Data, hop: Data) -> None:
+    def _translate(self, node: str, answer: Data, entry: Data, hop: Data) -> None:
+        if self.way.direction == BACK or self.way.translated:
+            return
         said = entry.get("translation")
-        if self.way.direction == BACK or not said or self.way.translated:
+        if not said:
+            self.way.is_source_sure = False
+            self.way.remarks += ["%s: %s" % (node, note) for note in answer["notes"] or ["was not asked which rule translates the source"]]
             return
         hop["translation"] = said
         if said["doubts"]:
+            self.way.is_source_sure = False
             self.way.remarks.append("%s: whether the source is translated cannot be told for sure: %s" % (node, said["doubts"][0]))
         if said["by"] and said["source"] != self.source:
             self.way.translated.append(Translated(node, said["by"], said["rule"], said["source"], tuple(said["doubts"])))

@@ -15,6 +15,7 @@ import ipaddress
 from collections import namedtuple
 
 from ..module_utils._errors import KindnetError
+from ..module_utils._lookups import SINGLE
 from ..module_utils._node_table import family_of, shorten
 
 TYPE_CHECKING = False
@@ -50,6 +51,7 @@ else:
     Candidate = namedtuple("Candidate", "kind name node ips container interface netns")
 
 POD, NODE, ABSENT, OUTSIDE = "pod", "node", "absent", "outside"
+MOST_ADDRESSES = 32  # of both nodes, that a source may be translated to; where kube-proxy uses IPVS, a node has one for each Service
 SHORTEST = 4  # characters of a container id that stand for it
 HOW = {
     "src": "Write -e src=POD_OR_NODE: a pod's container id, name or address, or a node's name.",
@@ -64,7 +66,8 @@ def find_ends(src: Any, dst: Any, nodes: Sequence[Node], infos: Mapping[str, Dat
     """
     known = _candidates(nodes, infos)
     unasked = sorted(n.name for n in nodes if not infos.get(n.name))
-    ends = [_find(field, value, known, nodes, unasked) for field, value in (("src", src), ("dst", dst))]
+    others = _other_addresses(nodes, infos)
+    ends = [_find(field, value, known, others, nodes, unasked) for field, value in (("src", src), ("dst", dst))]
     families = [[family_of(ip) for ip in candidate.ips] for candidate in ends]
     family = next((f for f in (4, 6) if f in families[0] and f in families[1]), 0)
     if not family:
@@ -90,10 +93,11 @@ def flows_of(source: End, destination: End, nodes: Sequence[Node], infos: Mappin
 
 
 def addresses_of(names: Any, family: int, nodes: Sequence[Node], infos: Mapping[str, Data]) -> List[str]:
-    """The addresses of these nodes, those by which peers reach them first."""
+    """The addresses of these nodes, those by which peers reach them first, then those with a network behind them."""
     found = [ip for n in nodes if n.name in names for ip in n.node_ips]
-    found += [a["ip"] for name in sorted(n for n in names if n) for a in infos.get(name, {}).get("addresses", ())]
-    return list(dict.fromkeys(ip for ip in found if family_of(ip) == family))
+    others = [a for name in sorted(n for n in names if n) for a in infos.get(name, {}).get("addresses", ())]
+    found += [a["ip"] for a in sorted(others, key=lambda a: bool(a["prefix_length"] == SINGLE[family]))]
+    return list(dict.fromkeys(ip for ip in found if family_of(ip) == family))[:MOST_ADDRESSES]
 
 
 def holder_of(address: str, nodes: Sequence[Node]) -> Tuple[str, str]:
@@ -119,12 +123,26 @@ def _candidates(nodes: Sequence[Node], infos: Mapping[str, Data]) -> List[Candid
     return found
 
 
-def _find(field: str, value: Any, known: Sequence[Candidate], nodes: Sequence[Node], unasked: Sequence[str]) -> Candidate:
+def _other_addresses(nodes: Sequence[Node], infos: Mapping[str, Data]) -> Dict[str, List[str]]:
+    """Who has an address that is not the one by which peers reach it, such as that of another network, or the gateway of its pods."""
+    found: Dict[str, List[str]] = {}
+    for node in nodes:
+        for ip in dict.fromkeys(a["ip"] for a in infos.get(node.name, {}).get("addresses", ())):
+            found.setdefault(ip, []).append(node.name)
+    return found
+
+
+def _find(
+    field: str, value: Any, known: Sequence[Candidate], others: Mapping[str, Sequence[str]], nodes: Sequence[Node], unasked: Sequence[str]
+) -> Candidate:
     if not isinstance(value, str) or not value.strip():
         raise KindnetError(field, repr(value if value is not None else ""), "is missing", HOW[field])
     text = value.strip()
     address = _address(text)
     found = [c for c in known if address in c.ips] if address else _with_name(text, known)
+    owners = others.get(address, ()) if address and not found else ()
+    if len(owners) == 1:  # one that many have, such as that of Docker's bridge, says nothing about whom it means
+        found = [c for c in known if (c.kind, c.node) == (NODE, owners[0])]
     if len({(c.node, c.kind, c.container) for c in found}) > 1:
         listed = ["%s %s on %s (%s)" % (c.kind, c.name, c.node, c.container or ", ".join(c.ips)) for c in found]
         raise KindnetError(field, text, "is more than one: %s" % shorten(sorted(listed)), "Write the address or the whole container id of the one you mean.")

@@ -50,7 +50,7 @@ def evidence(there: Way, back: Way, sent: Data, seen: Mapping[str, Data], owners
     :param owners: the node that has an address of the node network, for those who said no.
     """
     small, large = sent["small"], sent["large"]
-    lost = small["received"] < max(1, small["sent"])
+    lost = small["received"] < max(1, small["sent"]) or bool(small["errors"])
     node, rule = _dropped((there, back), seen)
     if not node:
         node, rule = _unanswered((there, back), sent["refusals"], owners)

@@ -40,8 +40,14 @@ RIGHT = (DELIVERED, HANDED_OVER)  # the others fail the play
 NOT_EVALUATED = "what the filter tables make of it was not evaluated (-e probe=true sends real probes)"
 
 
-def judge(cluster: Cluster, there: Way, back: Way, infos: Mapping[str, Data], today: str, evidence: Optional[Evidence] = None) -> Verdict:
-    """The verdict. ``today`` is the date as ISO 8601 has it, which need not be repeated in a time of that day."""
+def judge(
+    cluster: Cluster, there: Way, back: Way, infos: Mapping[str, Data], today: str, evidence: Optional[Evidence] = None, unsent: str = ""
+) -> Verdict:
+    """The verdict.
+
+    :param today: the date as ISO 8601 has it, which need not be repeated in a time of that day.
+    :param unsent: why there is no evidence although it was asked for; "" otherwise.
+    """
     ways = (there, back)
     if evidence is not None and evidence.lost:
         return _lost_by_probes(cluster, there, back, infos, today, evidence)
@@ -60,6 +66,8 @@ def judge(cluster: Cluster, there: Way, back: Way, infos: Mapping[str, Data], to
             reason = "gives it the source %s (%s by %s), so %s does not see %s" % (
                 translated.source or "of another", translated.by, translated.rule, there.destination.name, there.source.address
             )
+            if translated.doubts:
+                reason += ", unless one that cannot be told decides otherwise (%s)" % translated.doubts[0]
             return Verdict(TRANSLATED, "Delivered with another source: %s %s." % (translated.node, reason), translated.node, reason)
     for way in ways:
         for detour in way.detours:
@@ -75,6 +83,9 @@ def judge(cluster: Cluster, there: Way, back: Way, infos: Mapping[str, Data], to
             reason = "%s has an MTU of %d, and %s sends up to %d bytes" % (narrow.what, narrow.size, way.source.name, way.size)
             sentence = "Delivered up to %d bytes only: %s, %s; nothing larger with DF passes." % (way.least, where, reason)
             return Verdict(TOO_LARGE, sentence, narrow.node, reason)
+    if unsent:
+        reason = "sent no probe (%s)" % unsent
+        return Verdict(NOT_KNOWN, "Not known: %s %s; no lookup says no." % (there.source.node, reason), there.source.node, reason)
     return _right(there, back, evidence)
 
 
@@ -132,6 +143,8 @@ def _right(there: Way, back: Way, evidence: Optional[Evidence]) -> Verdict:
     if there.end == LEFT or back.end in (LEFT, UNKNOWN):
         translated = there.translated[-1] if there.translated else None
         source = "the source %s (%s by %s)" % (translated.source, translated.by, translated.rule) if translated else "its own source %s" % there.source.address
+        if not there.is_source_sure:
+            source = "which source cannot be told for sure" if not translated else "for all that can be told " + source
         sentence = "Handed over: %s %s, with %s" % (there.node, there.reason, source)
         if back.end == UNKNOWN:
             sentence += "; %s" % back.reason

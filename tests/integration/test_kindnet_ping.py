@@ -54,6 +54,8 @@ table inet count {
  }
 }
 .
+# Who has just come up may miss the first question who it is, and is asked again a second later.
+for ip in 172.18.0.3 10.244.0.2 fd00:18::3 fd00:10:244::2; do ping -n -q -c 1 -w 10 $ip >/dev/null; done
 """
 GOOD = ["10.244.1.2", "172.18.0.3", "fd00:10:244:1::2", "fd00:18::3"]
 

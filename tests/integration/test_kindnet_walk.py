@@ -175,6 +175,12 @@ def test_the_source_that_it_tells_is_the_one_that_arrives(node, rules):
     assert bool(said["by"]) == (arrived != [POD])
 
 
+def test_rules_of_a_container_that_the_host_has_no_program_for_are_a_doubt(node):
+    node.run("iptables-nft -t nat -A POSTROUTING -s 10.244.1.0/24 -j MASQUERADE; rm -f /usr/sbin/iptables-nft /usr/sbin/xtables-nft-multi")
+    said = one(walk(node), POD, "veth0")["translation"]
+    assert said["by"] == "" and said["doubts"] == ["iptables-nft -t nat POSTROUTING"]
+
+
 # --- Probes
 
 
@@ -343,6 +349,19 @@ def test_nobody_but_root_is_told(node, clean):
     assert left(node) == clean
 
 
+def test_nobody_but_root_is_believed(node, clean):
+    """The name of an abstract socket is his who comes first."""
+    answer_as_nobody = (
+        "import os, signal, socket; os.setgid(65534); os.setuid(65534); s = socket.socket(socket.AF_UNIX); s.bind('\\0kindnet-walk-4712'); s.listen(1)\n"
+        "if os.fork(): os._exit(0)\n"
+        "signal.alarm(20); os.closerange(0, 3); c = s.accept()[0]; c.send(b'{\"seen\": [], \"trace\": {}}')"
+    )
+    node.out(["python3", "-c", answer_as_nobody])
+    result = node.module("kindnet_probe", node_name="node", step="collect", identifier=4712)
+    assert result.get("failed") and "not root" in result["msg"], result
+    until("it answered once", lambda: left(node) == clean)
+
+
 def test_without_nft_it_is_watched_and_said_not_to_be_traced(node, clean):
     node.run("rm /usr/sbin/nft")  # of the sandbox
     said = probe(node, "watch")
@@ -364,6 +383,8 @@ def test_check_mode_sends_nothing(node, clean):
     [
         ({"step": "watch", "identifier": 0, "source": POD, "destination": FAR_POD}, "identifier: 0"),
         ({"step": "send", "identifier": 5, "source": "10.244.9.9", "destination": FAR_POD}, "nobody has it in this host"),
+        ({"step": "watch", "identifier": 5, "source": POD, "destination": FAR_POD, "seconds": 86400}, "seconds: 86400"),
+        ({"step": "send", "identifier": 5, "source": POD, "destination": FAR_POD, "wait": "inf"}, "wait: inf"),
         ({"step": "send", "identifier": 5, "source": "pod", "destination": FAR_POD}, "source: "),
     ],
 )

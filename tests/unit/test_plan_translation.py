@@ -96,7 +96,8 @@ MASQUERADE, ACCEPT = {"masquerade": None}, {"accept": None}
 
 
 def of_nft(packet, *parts):
-    return translation(nft_hooks(NatChains({"nftables": [one for part in parts for one in part]}), 6 if ":" in packet.source else 4), packet)
+    chains = NatChains({"nftables": [one for part in parts for one in part]})
+    return translation(nft_hooks(chains, 6 if ":" in packet.source else 4, not packet.came_by), packet)
 
 
 def test_of_nft():
@@ -105,6 +106,14 @@ def test_of_nft():
     assert of_nft(OUTSIDE, ruleset([daddr("10.244.2.0/24"), MASQUERADE])) == Translation("", "", ())
     assert of_nft(INSIDE6, ruleset([daddr("fd00:10:2::/64", "ip6"), MASQUERADE])).by == "MASQUERADE"
     assert of_nft(INSIDE6, ruleset([MASQUERADE], family="ip")).by == ""
+
+
+@pytest.mark.parametrize("flags, forwarded, own", [(["saddr"], "", "MASQUERADE"), (["saddr", "oif"], "", "a doubt"), (["daddr"], "", "")])
+def test_a_hosts_own_packet_has_a_local_source_in_nft_too(flags, forwarded, own):
+    match = {"match": {"op": "==", "left": {"fib": {"result": "type", "flags": flags}}, "right": "local"}}
+    assert of_nft(OUTSIDE, ruleset([match, MASQUERADE])) == Translation(forwarded, "", ())
+    said = of_nft(OWN, ruleset([match, MASQUERADE]))
+    assert ("a doubt" if said.doubts else said.by) == own
 
 
 def test_an_accept_ends_its_own_chain_alone_and_the_first_translation_counts():

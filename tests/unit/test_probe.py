@@ -140,7 +140,7 @@ HOOKS = {
 
 
 def test_a_trace_as_data():
-    first, second, third = packets(TRACE, HOOKS, "kindnet_walk_4711")
+    first, second, third = packets(TRACE, HOOKS, ID)
     assert (first["kind"], first["sequence"]) == ("request", 1)
     assert first["chains"] == [
         {"table": "ip filter", "chain": "FORWARD", "hook": "forward", "verdict": "accept", "rule": ""},
@@ -156,8 +156,20 @@ def test_a_trace_as_data():
 
 def test_a_ping_of_ipv6_is_numbered_by_another_name():
     line = "trace id 1 ip6 filter FORWARD packet: iif a ip6 nexthdr ipv6-icmp icmpv6 type echo-request icmpv6 code no-route icmpv6 parameter-problem 308740098"
-    (packet,) = packets([line, "trace id 1 ip6 filter FORWARD policy accept "], {("ip6", "filter", "FORWARD"): "forward"}, "t")
+    (packet,) = packets([line, "trace id 1 ip6 filter FORWARD policy accept "], {("ip6", "filter", "FORWARD"): "forward"}, ID)
     assert (packet["kind"], packet["sequence"], packet["chains"][0]["hook"]) == ("request", 2, "forward")
+
+
+TRACE6 = "trace id 332bf831 ip6 f F packet: icmpv6 type echo-request icmpv6 code no-route icmpv6 parameter-problem 308740098"
+
+
+@pytest.mark.parametrize("line", [TRACE[3], TRACE6])
+def test_a_ping_that_somebody_else_traces_is_none_of_ours(line):
+    drop = "trace id 332bf831 ip filter FORWARD policy drop"
+    assert [p["chains"][0]["verdict"] for p in packets([line, drop], HOOKS, ID)] == ["drop"]
+    assert packets([line, drop], HOOKS, ID + 1) == []
+    foreign = line.replace("4711", "4712").replace("308740098", str(308740098 + 65536))
+    assert [p["chains"] for p in packets([line, foreign, drop], HOOKS, ID)] == [[]]
 
 
 def test_the_table_marks_that_flow_alone():
@@ -315,6 +327,26 @@ def test_outside_where_no_answer_comes_from():
 def test_what_the_kernel_does_not_send():
     verdict, _there, _back = judged(sent(0, None, errors=["Network is unreachable"]), {"a": seen(), "b": seen()})
     assert verdict.sentence == "Not delivered: no probe was sent, and the kernel of pod-a0 does not send it (Network is unreachable)."
+
+
+def test_one_that_the_kernel_does_not_send_is_not_right():
+    was_sent = sent(2, None, errors=["No buffer space available"])
+    was_sent["small"]["sent"] = 2
+    verdict, _there, _back = judged(was_sent, {"a": A, "b": B})
+    assert verdict.status == "lost" and "No buffer space available" in verdict.sentence
+
+
+def test_none_that_could_be_sent_is_not_delivered_by_lookups():
+    cluster = PaperCluster()
+    infos = cluster.infos()
+    ends = find_ends("pod-a0", "pod-b0", cluster.table, infos)
+    known = Cluster(cluster.table, {name: node.answer(flows_of(*ends, cluster.table, infos)) for name, node in cluster.nodes.items()}, ["10.244.0.0/16"])
+    verdict = judge(known, *walk(known, *ends), infos, "2026-11-27", None, "failed: the pod is gone")
+    assert (verdict.status, verdict.hop) == ("unknown", "a")
+    assert verdict.sentence == "Not known: a sent no probe (failed: the pod is gone); no lookup says no."
+    del cluster["b"].routes["10.244.0.0/24"]
+    known = known._replace(answers={name: node.answer(flows_of(*ends, cluster.table, infos)) for name, node in cluster.nodes.items()})
+    assert judge(known, *walk(known, *ends), infos, "2026-11-27", None, "failed: the pod is gone").status == "lost"
 
 
 def test_large_ones_that_do_not_come_back():

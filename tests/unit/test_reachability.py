@@ -105,6 +105,13 @@ def test_at_no_moment_do_all_ask_the_same_one(names):
         assert len({targets[turn] for targets in whom.values()}) == len(names)
 
 
+@pytest.mark.parametrize("asking", [1, 20_000])
+def test_a_sample_of_many_does_not_cost_all_of_their_pairs(asking):
+    names = ["n%05d" % i for i in range(20_000)]
+    whom = who_asks_whom(names, names[:asking], 10, 0)  # of every pair it would be minutes
+    assert sum(map(len, whom.values())) == (20_000 * 10 if asking > 1 else 19_999)
+
+
 def test_a_seed_decides_and_the_order_of_the_inventory_does_not():
     names = ["n%02d" % i for i in range(30)]
     assert who_asks_whom(names, names, 3, 7) == who_asks_whom(names[::-1], names[::-1], 3, 7) != who_asks_whom(names, names, 3, 8)
@@ -253,7 +260,7 @@ def test_a_large_fleet_is_asked_in_moderation():
     assert {len(flows) for flows in made.flows.values()} == {31}
     found = report(hosts, sample=10)
     assert (found["mode"], found["sample"]) == ("sampled", 10)
-    assert screen(found).startswith("300 hosts, each asks 10 others; 9300 of 9300 pairs answer\n")
+    assert screen(found).startswith("300 hosts, each is asked by 10 others; 9300 of 9300 pairs answer\n")
 
 
 # --- its file

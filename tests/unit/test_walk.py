@@ -343,6 +343,72 @@ def test_a_pod_that_cannot_be_asked_is_told():
     assert verdict.status == "delivered" and "pod-b0 itself was not looked at: its network namespace is not known" in verdict.sentence
 
 
+@pytest.mark.parametrize("note", ["which rule translates the source cannot be told: the lock is held", ""])
+def test_who_could_not_say_which_rule_translates_is_told(note):
+    cluster = PaperCluster()
+    cluster["a"].routes["0.0.0.0/0"] = ("172.18.0.1", "eth0")
+    answer = cluster["a"].answer
+
+    def dumb(flows):
+        told = answer(flows)
+        for entry in told["lookups"]:
+            entry.pop("translation", None)
+        return dict(told, notes=[note] if note else [])
+
+    cluster["a"].answer = dumb
+    end = note or "was not asked which rule translates the source"
+    verdict, _text, _there, _back = walked(cluster)
+    assert verdict.sentence.startswith("Delivered: ") and verdict.sentence.endswith("; a: %s." % end)
+    verdict, _text, _there, _back = walked(cluster, dst="192.0.2.9")
+    assert verdict.sentence == (
+        "Handed over: a hands it to 172.18.0.1 on eth0, which is no node, with which source cannot be told for sure; where 192.0.2.9 sends its answer"
+        " depends on that source; what is beyond was not looked at, and %s; a: %s." % (BY_LOOKUPS, end)
+    )
+
+
+def test_a_rule_that_may_decide_otherwise_is_told():
+    cluster = PaperCluster()
+    cluster["a"].routes["0.0.0.0/0"] = ("172.18.0.1", "eth0")
+    cluster["a"].doubts = ["rule 3"]
+    verdict, _text, _there, _back = walked(cluster, dst="192.0.2.9")
+    assert ", with for all that can be told the source 172.18.0.2 (MASQUERADE by nat rule 1);" in verdict.sentence and "rule 3" in verdict.sentence
+    cluster["a"].masquerades["10.244.0.0/16"] = "172.18.0.2"
+    verdict, _text, _there, _back = walked(cluster)
+    assert verdict.sentence.endswith("does not see 10.244.0.2, unless one that cannot be told decides otherwise (rule 3).")
+
+
+@pytest.mark.parametrize("dst", ["192.168.7.7", "10.244.1.1"])
+def test_another_address_of_a_node_is_that_node(dst):
+    cluster = PaperCluster()
+    cluster["b"].links["eth1"] = ["192.168.7.7/24"]
+    cluster["a"].routes["192.168.7.0/24"] = ("172.18.0.3", "eth0")
+    verdict, text, there, back = walked(cluster, dst=dst)
+    assert (verdict.status, path(there), path(back)) == ("delivered", ["pod-a0", "a", "b"], ["b", "a", "pod-a0"]), "\n".join(text)
+    assert "reaches b (%s)" % dst in verdict.sentence
+
+
+def test_a_node_with_an_address_for_each_service_is_asked_about_few():
+    cluster = PaperCluster()
+    cluster["a"].links["kube-ipvs0"] = ["10.96.%d.%d/32" % divmod(n, 256) for n in range(5000)]
+    cluster["a"].links["eth9"] = ["192.168.9.9/24"]
+    infos = cluster.infos()
+    for info in infos.values():
+        for address in info["addresses"]:
+            address["prefix_length"] = 24 if address["interface"].startswith("eth") else 32
+    flows = flows_of(*find_ends("pod-a0", "pod-b0", cluster.table, infos), cluster.table, infos)
+    asked = {flow["source"] for flow in flows}
+    assert len(flows) < 100 and {"172.18.0.2", "172.18.0.3", "192.168.9.9"} < asked
+
+
+def test_an_address_that_many_nodes_have_is_nobodys_name():
+    cluster = PaperCluster()
+    for node in cluster.nodes.values():
+        node.links["docker0"] = ["172.17.0.1/16"]
+    verdict, _text, there, _back = walked(cluster, dst="172.17.0.1")
+    assert path(there) == ["pod-a0", "a"]
+    assert verdict.sentence.startswith("Handed over: a has the address 172.17.0.1 itself, with its own source 10.244.0.2;")
+
+
 def test_an_address_that_no_pod_has():
     verdict, _text, _there, _back = walked(PaperCluster(), dst="10.244.1.77")
     assert verdict.sentence == "Not delivered: b has no pod with 10.244.1.77 (Network is unreachable)."
