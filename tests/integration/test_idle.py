@@ -193,3 +193,24 @@ def test_without_module_defaults_it_cannot_know_what_a_module_would_be_given(hos
     ]
     host.write("/run/play.yml", json.dumps(play))
     host.run("env", "ANSIBLE_COLLECTIONS_PATH=%s" % host.collections, str(Path(sys.executable).parent / "ansible-playbook"), "/run/play.yml")
+
+
+def test_it_leaves_no_bytecode_of_its_own(host: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # on a host nobody sets it
+    folder = host.sh("realpath %s/current" % LIBRARY).strip() + "/kindnet_host"
+    host.sh("mv %s/__pycache__ /run/compiled" % folder)
+    try:
+        assert set(look(host, "--check")["busy"]) == {"kindnet_reconcile"}
+        assert host.sh("ls %s" % folder).count("__pycache__") == 0
+    finally:
+        host.sh(f"rm -rf {folder}/__pycache__; mv /run/compiled {folder}/__pycache__")
+    assert look(host)["busy"] == {}
+
+
+def test_code_in_a_folder_that_others_may_write_is_not_run(host: Sandbox) -> None:
+    host.sh("chmod go+w %s" % LIBRARY)
+    try:
+        assert look(host)["idle"] == []
+    finally:
+        host.sh("chmod go-w %s" % LIBRARY)
+    assert look(host)["busy"] == {}
