@@ -308,12 +308,13 @@ OPTIONS = {
     "force_removals": {"type": "bool", "default": False},
     "tools_predicted": {"type": "bool", "default": False},
 }
+REQUIRED_IF = [("state", "present", ["nodes", "node_name"]), ("non_l2", "via", ["non_l2_gateways"])]
 
 
 def main():
     module = AnsibleModule(
         argument_spec=dict(COMMON_OPTIONS, **OPTIONS),
-        required_if=[("state", "present", ["nodes", "node_name"]), ("non_l2", "via", ["non_l2_gateways"])],
+        required_if=REQUIRED_IF,
         supports_check_mode=True,
     )
     run(module, _routes, _routes.result)

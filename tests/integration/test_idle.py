@@ -214,3 +214,7 @@ def test_code_in_a_folder_that_others_may_write_is_not_run(host: Sandbox) -> Non
     finally:
         host.sh("chmod go-w %s" % LIBRARY)
     assert look(host)["busy"] == {}
+
+
+def test_what_only_the_module_itself_requires_is_its_to_tell(host: Sandbox) -> None:
+    assert set(look(host, kindnet_route={"non_l2": "via"})["busy"]) == {"kindnet_route"}

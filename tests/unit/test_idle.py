@@ -11,7 +11,7 @@ from typing import Any, Iterator
 import pytest
 import yaml
 from ansible.errors import AnsibleError
-from ansible_collections.kindnet.host.plugins.action.kindnet_idle import DIGEST, SPECS, validated
+from ansible_collections.kindnet.host.plugins.action.kindnet_idle import DIGEST, VALIDATORS, validated
 from ansible_collections.kindnet.host.plugins.module_utils._concerns import MODULES
 from ansible_collections.kindnet.host.plugins.module_utils._idle import SECTIONS
 from ansible_collections.kindnet.host.plugins.module_utils._installation import Installation
@@ -46,7 +46,7 @@ SPARED = {
 
 
 def test_it_asks_for_every_module_that_can_be_spared_and_no_other() -> None:
-    assert set(ASKED) == set(SPARED) == set(SECTIONS) == set(SPECS)
+    assert set(ASKED) == set(SPARED) == set(SECTIONS) == set(VALIDATORS)
 
 
 @pytest.mark.parametrize("name", SECTIONS)
@@ -84,7 +84,15 @@ def test_options_are_those_that_a_module_has() -> None:
 
 @pytest.mark.parametrize(
     ("name", "given"),
-    [("kindnet_sysctl", {"sysctl": {}}), ("kindnet_masq", {"backend": "none"}), ("kindnet_route", {"max_removals": "many"})],
+    [
+        ("kindnet_sysctl", {"sysctl": {}}),
+        ("kindnet_masq", {"backend": "none", "cluster_cidrs": []}),
+        ("kindnet_masq", {}),
+        ("kindnet_neighbours", {}),
+        ("kindnet_route", {"max_removals": "many", "nodes": "[]", "node_name": "me"}),
+        ("kindnet_route", {"node_name": "me"}),
+        ("kindnet_route", {"nodes": "[]", "node_name": "me", "non_l2": "via"}),
+    ],
 )
 def test_what_a_module_refuses_is_not_planned(name: str, given: dict[str, Any]) -> None:
     with pytest.raises(AnsibleError):
