@@ -105,7 +105,8 @@ options:
     description:
       - If given, also if empty, a peer that stays loses no recorded pod CIDR unless its name is in this list. Nothing is changed then.
       - The roles give an empty one where there is no ledger, which would have looked. When the module refuses, its action plugin runs it once more with the
-        names of those whose M(kindnet.host.cni_conflist) went well in this run of the role C(conflist), as it refuses while pods run.
+        names of those whose M(kindnet.host.cni_conflist) went well in this run of the role C(conflist), as it refuses while pods run, or was left out by the
+        role C(shortcut) as one that has nothing to do.
     type: list
     elements: str
   force_removals:
