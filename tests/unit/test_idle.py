@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -97,3 +100,33 @@ def test_options_are_those_that_a_module_has() -> None:
 def test_what_a_module_refuses_is_not_planned(name: str, given: dict[str, Any]) -> None:
     with pytest.raises(AnsibleError):
         validated(name, given)
+
+
+def test_nothing_is_left_out_once_the_run_has_changed_what_later_tasks_build_on(tmp_path: Path) -> None:
+    """Such as the rules of others, which firewalld flushes when it is told of its policy: they were there when the host was asked."""
+    idle, looked = ["cni_conflist", "kindnet_masq"], {"changed": False, "idle": ["cni_conflist", "kindnet_masq"]}
+    still: list[dict[str, Any]] = [
+        {},
+        {"__kindnet_neighbours": {"changed": False}, "__kindnet_archive": {"changed": False, "skipped": True}, "__kindnet_host": {"missing_packages": []}},
+        {"__kindnet_host": {"missing_packages": ["iptables"]}, "kindnet_install_packages": False},
+        {"__kindnet_conflist": {"changed": True}},
+    ]
+    no_more: list[dict[str, Any]] = [
+        *({name: {"changed": True}} for name in ("__kindnet_archive", "__kindnet_sysctl", "__kindnet_cni_plugins", "__kindnet_neighbours")),
+        {"__kindnet_host": {"missing_packages": ["iptables"]}},
+    ]
+    cases = [*((registered, idle) for registered in still), *((registered, []) for registered in no_more)]
+    play = {
+        "hosts": "localhost",
+        "gather_facts": False,
+        "vars_files": [str(ROLES / "shortcut/vars/main.yml")],
+        "vars": {"__kindnet_look": looked, "kindnet_install_packages": True},
+        "tasks": [
+            {"ansible.builtin.assert": {"that": "__kindnet_idle == expected"}, "vars": dict(registered, expected=expected)} for registered, expected in cases
+        ],
+    }
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+    command = [os.path.join(os.path.dirname(sys.executable), "ansible-playbook"), "-i", "localhost,", "-c", "local", "play.yml"]
+    done = subprocess.run(command, cwd=tmp_path, env=dict(os.environ, LC_ALL="C.UTF-8"), capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ok=%d " % len(cases) in done.stdout
