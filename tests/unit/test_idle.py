@@ -18,6 +18,7 @@ from ansible_collections.kindnet.host.plugins.action.kindnet_idle import DIGEST,
 from ansible_collections.kindnet.host.plugins.module_utils._concerns import MODULES
 from ansible_collections.kindnet.host.plugins.module_utils._idle import SECTIONS
 from ansible_collections.kindnet.host.plugins.module_utils._installation import Installation
+from ansible_collections.kindnet.host.plugins.module_utils._plugin_archive import folder_of, parse_checksum
 from ansible_collections.kindnet.host.plugins.modules import kindnet_reconcile
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
@@ -125,8 +126,32 @@ def test_nothing_is_left_out_once_the_run_has_changed_what_later_tasks_build_on(
             {"ansible.builtin.assert": {"that": "__kindnet_idle == expected"}, "vars": dict(registered, expected=expected)} for registered, expected in cases
         ],
     }
-    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+    run(tmp_path, play, len(cases))
+
+
+def test_the_folder_of_an_archive_is_told_before_it_is_unpacked(tmp_path: Path) -> None:
+    digest = "0123456789abcdef" * 4
+    checksums = ["sha256:" + digest, "sha256:" + digest.upper(), " sha256:%s\n" % digest]
+    play = {
+        "hosts": "localhost",
+        "gather_facts": False,
+        "vars_files": [str(ROLES / "prerequisites/vars/main.yml")],
+        "vars": {"kindnet_cni_archive": "plugins.tgz"},
+        "tasks": [
+            {
+                "ansible.builtin.assert": {"that": "__kindnet_plugin_dirs == [expected]"},
+                "vars": {"kindnet_cni_archive_checksum": checksum, "expected": folder_of(parse_checksum(checksum))},
+            }
+            for checksum in checksums
+        ],
+    }
+    run(tmp_path, play, len(checksums))
+
+
+def run(folder: Path, play: dict[str, Any], count: int) -> None:
+    """Play it, in which so many tasks are to go well."""
+    (folder / "play.yml").write_text(yaml.safe_dump([play]))
     command = [os.path.join(os.path.dirname(sys.executable), "ansible-playbook"), "-i", "localhost,", "-c", "local", "play.yml"]
-    done = subprocess.run(command, cwd=tmp_path, env=dict(os.environ, LC_ALL="C.UTF-8"), capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=folder, env=dict(os.environ, LC_ALL="C.UTF-8"), capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "ok=%d " % len(cases) in done.stdout
+    assert "ok=%d " % count in done.stdout
