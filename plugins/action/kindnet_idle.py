@@ -49,7 +49,7 @@ class ActionModule(ActionBase):
         for name, args in modules.items() if not defaults else ():
             try:
                 prepared[name] = validated(name, self._sent_by(name, args or {}, task_vars))
-            except AnsibleError as e:
+            except Exception as e:  # whatever it is, the module itself is to tell
                 busy[name] = to_native(e)
         if prepared:
             arguments = {"modules": json.dumps(prepared), "digest": DIGEST}

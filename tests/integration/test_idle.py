@@ -218,3 +218,10 @@ def test_code_in_a_folder_that_others_may_write_is_not_run(host: Sandbox) -> Non
 
 def test_what_only_the_module_itself_requires_is_its_to_tell(host: Sandbox) -> None:
     assert set(look(host, kindnet_route={"non_l2": "via"})["busy"]) == {"kindnet_route"}
+
+
+@pytest.mark.parametrize("options", [{"kindnet_masq": {"cluster_cidrs": ["10.244.0.0/16"], "ip_masq_agent_config": {"a": "b"}}}, {"kindnet_sysctl": ["a"]}])
+def test_what_no_module_foresees_is_its_to_tell_as_well(host: Sandbox, options: dict[str, Any]) -> None:
+    asked = {"cni_plugin_links": MODULES["cni_plugin_links"], **options}
+    result = host.adhoc(PREFIX + "kindnet_idle", {"modules": asked})
+    assert result["idle"] == ["cni_plugin_links"] and set(result["busy"]) == set(options)
