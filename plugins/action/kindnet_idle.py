@@ -24,8 +24,8 @@ from .kindnet_route import plain
 if TYPE_CHECKING:
     from typing import Any
 
-SPECS = {
-    module.__name__.rpartition(".")[2]: dict(COMMON_OPTIONS, **module.OPTIONS)
+VALIDATORS = {
+    module.__name__.rpartition(".")[2]: ArgumentSpecValidator(dict(COMMON_OPTIONS, **module.OPTIONS), required_if=getattr(module, "REQUIRED_IF", None))
     for module in (cni_conflist, cni_plugin_links, kindnet_masq, kindnet_neighbours, kindnet_reconcile, kindnet_route, kindnet_sysctl)
 }
 # Of the code that kindnet_reconcile would bring along. Here, so that it is computed once and not in the process of each host.
@@ -49,7 +49,7 @@ class ActionModule(ActionBase):
         for name, args in modules.items() if not defaults else ():
             try:
                 prepared[name] = validated(name, self._sent_by(name, args or {}, task_vars))
-            except AnsibleError as e:
+            except Exception as e:  # whatever it is, the module itself is to tell
                 busy[name] = to_native(e)
         if prepared:
             arguments = {"modules": json.dumps(prepared), "digest": DIGEST}
@@ -92,7 +92,7 @@ class ActionModule(ActionBase):
 def validated(name: str, args: dict[str, Any]) -> dict[str, Any]:
     """As the module itself would have them."""
     given = {key: value for key, value in plain(args).items() if key != "tools_predicted"}
-    checked = ArgumentSpecValidator(SPECS[name]).validate(given)
+    checked = VALIDATORS[name].validate(given)
     if checked.error_messages:
         raise AnsibleError("; ".join(checked.error_messages))
     return dict(checked.validated_parameters)

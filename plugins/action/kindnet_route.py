@@ -41,9 +41,14 @@ class ActionModule(ActionBase):
 
 
 def looked_for_pods(name: str, hostvars: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether the role conflist has gone well there in this run."""
-    kept = hostvars[name].get("__kindnet_conflist") if name in hostvars else None
-    return bool(kept) and not any(kept.get(word) for word in ("failed", "unreachable", "skipped"))
+    """Whether the role conflist has gone well there in this run, or was left out because cni_conflist was planned there and had nothing to do."""
+    if name not in hostvars:
+        return False
+    variables = hostvars[name]
+    kept = variables.get("__kindnet_conflist") or {"skipped": True}
+    if kept.get("skipped"):
+        return "cni_conflist" in (variables.get("__kindnet_look") or {}).get("idle", ())
+    return not kept.get("failed") and not kept.get("unreachable")
 
 
 def plain(value: Any) -> Any:

@@ -13,6 +13,7 @@ __metaclass__ = type
 
 import importlib
 import os
+import stat
 import sys
 
 from . import _code_folder
@@ -42,6 +43,8 @@ def reasons(modules: Mapping[str, Dict[str, Any]], digest: str) -> Dict[str, str
     """
     if os.geteuid() != 0:
         return dict.fromkeys(modules, "this is not root, who alone sees all of it")
+    if _is_writable_by_others(_code_folder.LIBRARY):
+        return dict.fromkeys(modules, "%s may be written by others than root" % _code_folder.LIBRARY)
     folder = os.path.join(_code_folder.LIBRARY, digest)
     tree = _code_folder.read_tree(folder) or {}
     places = {os.path.join(_code_folder.PACKAGE, name): name for name in _names(tree)}
@@ -49,8 +52,18 @@ def reasons(modules: Mapping[str, Dict[str, Any]], digest: str) -> Dict[str, str
     # The digest tells that no file is missing or different, the other whose they are.
     if _code_folder.digest_of(sources) != digest or _code_folder.damaged(tree, sources):
         return dict.fromkeys(modules, "the code of this version is not installed")
+    sys.dont_write_bytecode = True  # this changes nothing, and what is compiled there has to be unchecked
     sys.path.insert(0, folder)
     return {name: _reason(name, params, sources) for name, params in modules.items()}
+
+
+def _is_writable_by_others(folder: str) -> bool:
+    """Who may write it can put another folder in the place of one that was looked at. A pass asks the same."""
+    try:
+        st = os.lstat(folder)
+    except FileNotFoundError:
+        return False
+    return st.st_uid != 0 or bool(st.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
 def _names(tree: Mapping[str, Any]) -> list[str]:

@@ -131,7 +131,7 @@ class _Planner:
                 self._set_apart(routes)
         for peer in self.peers:
             routes = at.pop((peer.family, peer.dst, peer.prefix), [])
-            if len(routes) == 1 and peer.how != SKIP and self._is_own(routes[0]) and self._is_wanted(routes[0], peer):
+            if len(routes) == 1 and peer.gateway and peer.how != SKIP and self._is_own(routes[0]) and self._is_wanted(routes[0], peer):
                 self.unchanged += 1  # as nearly all are, so nothing else is asked about it
             elif peer.how == SKIP:
                 self._skip(peer, routes)

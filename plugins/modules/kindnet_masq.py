@@ -298,6 +298,7 @@ OPTIONS = {
     "lock_wait": {"type": "int", "default": 5},
     "tools_predicted": {"type": "bool", "default": False},
 }
+REQUIRED_IF = [("state", "present", ["cluster_cidrs"])]
 
 
 def families(outcome):
@@ -312,7 +313,7 @@ def families(outcome):
 def main():
     module = AnsibleModule(
         argument_spec=dict(COMMON_OPTIONS, **OPTIONS),
-        required_if=[("state", "present", ["cluster_cidrs"])],
+        required_if=REQUIRED_IF,
         supports_check_mode=True,
     )
     run(module, _masq, families)

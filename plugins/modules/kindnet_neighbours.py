@@ -168,12 +168,13 @@ OPTIONS = {
     "manage_forward": {"type": "bool", "default": True},
     "lock_wait": {"type": "int", "default": 5},
 }
+REQUIRED_IF = [("state", "present", ["cluster_cidrs"])]
 
 
 def main():
     module = AnsibleModule(
         argument_spec=dict(COMMON_OPTIONS, **OPTIONS),
-        required_if=[("state", "present", ["cluster_cidrs"])],
+        required_if=REQUIRED_IF,
         supports_check_mode=True,
     )
     run(module, _neighbours, lambda outcome: {"neighbours": outcome.plan.details})

@@ -105,7 +105,8 @@ options:
     description:
       - If given, also if empty, a peer that stays loses no recorded pod CIDR unless its name is in this list. Nothing is changed then.
       - The roles give an empty one where there is no ledger, which would have looked. When the module refuses, its action plugin runs it once more with the
-        names of those whose M(kindnet.host.cni_conflist) went well in this run of the role C(conflist), as it refuses while pods run.
+        names of those whose M(kindnet.host.cni_conflist) went well in this run of the role C(conflist), as it refuses while pods run, or was left out by the
+        role C(shortcut) as one that has nothing to do.
     type: list
     elements: str
   force_removals:
@@ -308,12 +309,13 @@ OPTIONS = {
     "force_removals": {"type": "bool", "default": False},
     "tools_predicted": {"type": "bool", "default": False},
 }
+REQUIRED_IF = [("state", "present", ["nodes", "node_name"]), ("non_l2", "via", ["non_l2_gateways"])]
 
 
 def main():
     module = AnsibleModule(
         argument_spec=dict(COMMON_OPTIONS, **OPTIONS),
-        required_if=[("state", "present", ["nodes", "node_name"]), ("non_l2", "via", ["non_l2_gateways"])],
+        required_if=REQUIRED_IF,
         supports_check_mode=True,
     )
     run(module, _routes, _routes.result)

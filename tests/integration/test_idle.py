@@ -193,3 +193,35 @@ def test_without_module_defaults_it_cannot_know_what_a_module_would_be_given(hos
     ]
     host.write("/run/play.yml", json.dumps(play))
     host.run("env", "ANSIBLE_COLLECTIONS_PATH=%s" % host.collections, str(Path(sys.executable).parent / "ansible-playbook"), "/run/play.yml")
+
+
+def test_it_leaves_no_bytecode_of_its_own(host: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # on a host nobody sets it
+    folder = host.sh("realpath %s/current" % LIBRARY).strip() + "/kindnet_host"
+    host.sh("mv %s/__pycache__ /run/compiled" % folder)
+    try:
+        assert set(look(host, "--check")["busy"]) == {"kindnet_reconcile"}
+        assert host.sh("ls %s" % folder).count("__pycache__") == 0
+    finally:
+        host.sh(f"rm -rf {folder}/__pycache__; mv /run/compiled {folder}/__pycache__")
+    assert look(host)["busy"] == {}
+
+
+def test_code_in_a_folder_that_others_may_write_is_not_run(host: Sandbox) -> None:
+    host.sh("chmod go+w %s" % LIBRARY)
+    try:
+        assert look(host)["idle"] == []
+    finally:
+        host.sh("chmod go-w %s" % LIBRARY)
+    assert look(host)["busy"] == {}
+
+
+def test_what_only_the_module_itself_requires_is_its_to_tell(host: Sandbox) -> None:
+    assert set(look(host, kindnet_route={"non_l2": "via"})["busy"]) == {"kindnet_route"}
+
+
+@pytest.mark.parametrize("options", [{"kindnet_masq": {"cluster_cidrs": ["10.244.0.0/16"], "ip_masq_agent_config": {"a": "b"}}}, {"kindnet_sysctl": ["a"]}])
+def test_what_no_module_foresees_is_its_to_tell_as_well(host: Sandbox, options: dict[str, Any]) -> None:
+    asked = {"cni_plugin_links": MODULES["cni_plugin_links"], **options}
+    result = host.adhoc(PREFIX + "kindnet_idle", {"modules": asked})
+    assert result["idle"] == ["cni_plugin_links"] and set(result["busy"]) == set(options)

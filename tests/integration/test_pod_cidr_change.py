@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -155,3 +156,14 @@ def test_peers_of_later_batches_know_that_it_had_its_say(cluster: Cluster) -> No
 def test_by_force(cluster: Cluster) -> None:
     rc, output = cluster.play(NEW, "-e", "kindnet_force_pod_cidr_change=true", "-e", "kindnet_serial=1")
     assert rc == 0 and cluster.has(NEW) and cluster.subnet("b") == NEW["b"], output
+
+
+def test_a_peer_that_was_away_follows_in_a_run_that_leaves_the_conflist_out(cluster: Cluster) -> None:
+    """The role shortcut has looked for pods then, by the same plan, and found nothing to do."""
+    cluster.no_pods("b")
+    rc, output = cluster.play(NEW, down="c")
+    assert rc != 0 and cluster.has(NEW, "a", "b") and cluster.has(OLD, "c"), output
+    looked = {"__kindnet_look": {"idle": ["cni_conflist"]}, "kindnet_install_packages": False}
+    rc, output = cluster.play(NEW, "-e", "@%s/roles/shortcut/vars/main.yml" % ROOT, "-e", json.dumps(looked))
+    assert re.search(r"Write the CNI configuration\] \*+ skipping: ", output), output
+    assert rc == 0 and cluster.has(NEW), output

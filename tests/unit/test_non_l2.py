@@ -118,6 +118,7 @@ CASES = [
     ("by a gateway that is elsewhere itself", ["via", "10.30.0.1"], ["skip"], NEAR, [], 2),
     ("by a gateway that is this host", ["via", "172.18.0.2"], ["skip"], NEAR, [], 2),
     ("no gateway of the family", ["via", "172.18.0.1"], ["via", ""], NEAR + BY_GATEWAY, [], 1),
+    ("no gateway of the family, and a route of ours without one", ["via", "172.18.0.1"], ["via", ""], (*NEAR, *BY_GATEWAY, route("fd00:244:2::/64")), [], 1),
     ("on-link", ["onlink", "eth1"], ["onlink", "eth1"], NEAR, [("add", c) for c in [*FAR_CIDRS, "fd00:244:2::/64"]], 0),
     ("on-link, right", ["onlink", "eth1"], ["onlink", "eth1"], NEAR + ON_LINK + ON_LINK6, [], 0),
     ("on-link elsewhere", ["onlink", "eth0"], ["onlink", "eth1"], NEAR + ON_LINK + ON_LINK6, [("replace", c) for c in FAR_CIDRS], 0),
