@@ -69,16 +69,14 @@ class ActionModule(ActionBase):
             return result
         report = self._report(args, variables)
         folder = _report_files.folder_of(variables.get("ansible_inventory_sources") or (), args["report_dir"])
-        lines = _report.lines_of(report)
+        # First, so that nothing that goes wrong with the files costs them.
+        for line in _report.lines_of(report):
+            Display().display(line)
         try:
-            files = _report_files.write(folder, report)
-            lines.append("The report: %s" % ", ".join(files))
-            problem = ""
+            files, problem = _report_files.write(folder, report), ""
         except KindnetError as e:
             files, problem = [], str(e)
-            lines.append(problem)
-        for line in lines:
-            Display().display(line)
+        Display().display(problem or "The report: %s" % ", ".join(files))
         result.update(
             verdicts={host["name"]: {"status": host["status"], "line": host["line"]} for host in report["hosts"]},
             totals=report["totals"],
