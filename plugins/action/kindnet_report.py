@@ -13,6 +13,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.plugin_utils import _report, _report_files
+from ansible_collections.kindnet.host.plugins.plugin_utils._own_code import own_code
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ class ActionModule(ActionBase):
             generated=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             limit=str(variables.get("ansible_limit") or ""),
             nodes=nodes,
+            code=own_code(),
         )
         return _report.report_of(run, looked)
 

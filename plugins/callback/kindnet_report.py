@@ -44,6 +44,7 @@ from ansible.plugins.callback import CallbackBase
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.plugin_utils import _report, _report_files
 from ansible_collections.kindnet.host.plugins.plugin_utils._heard import FAILED, IGNORED, OK, SKIPPED, UNREACHABLE, Heard, Task
+from ansible_collections.kindnet.host.plugins.plugin_utils._own_code import own_code
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -183,6 +184,7 @@ class CallbackModule(CallbackBase):
             limit=str(self.variables.get("ansible_limit") or ""),
             nodes=self.heard.nodes,
             exit_code=exit_code,
+            code=own_code(),
         )
         report = _report.report_of(run, self.heard.looked(stats.failures))
         # First, so that nothing that goes wrong with the files costs them.

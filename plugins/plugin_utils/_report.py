@@ -72,13 +72,14 @@ class Run(NamedTuple):
     nodes: Sequence[Mapping[str, Any]] = ()
     exit_code: Optional[int] = None  # that of ansible-playbook, if it is not the report that makes it
     reachability: Optional[Mapping[str, Any]] = None
+    code: Optional[Tuple[str, str]] = None  # what this collection would install: version and digest
 
 
 def report_of(run: Run, looked: Sequence[Looked]) -> Dict[str, Any]:
     """The report."""
     entries = [host_of(host) for host in looked]
     nodes = [dict(n) for n in run.nodes]
-    together = [c for c in cross_checks(nodes, entries) if not is_told(c, entries)]
+    together = [c for c in cross_checks(nodes, entries, run.code) if not is_told(c, entries)]
     for entry in entries:
         add_line(entry, together)
     counted = {status: len([e for e in entries if e["status"] == status]) for status in STATUSES}

@@ -236,6 +236,16 @@ class TestCallback:
         host = controller.hosts()["a"]
         assert (host["status"], host["looked_at"]) == ("in_sync", ["sysctl"]) and "skipping: [a]" in controller.output
 
+    def test_a_host_with_other_code_than_this(self, controller: Controller) -> None:
+        library = "/usr/local/lib/kindnet"
+        controller.sandbox.sh("mkdir -p %s/0123456789abcdef; ln -s 0123456789abcdef %s/current" % (library, library))
+        try:
+            for run, playbook in ((controller.heard, play_of({"kindnet.host.kindnet_info": {}})), (controller.run, "drift.yml")):
+                run(playbook, hosts("a"))
+                assert [c["hosts"] for c in controller.report()["cross_host"] if c["check"] == "code"] == [["a"]], controller.output
+        finally:
+            controller.sandbox.run("rm", "-r", library)
+
     def test_a_run_that_is_ended_for_all(self, controller: Controller) -> None:
         bad = {SYSCTL: {"sysctls": {"kernel.panic": 1}, "persist": False}, "any_errors_fatal": True, "when": only("a")}
         assert controller.heard(play_of(FORWARD, bad, FORWARD), hosts("a", "b"), "--check") == 2, controller.output

@@ -195,7 +195,7 @@ class TestTogether:
     @pytest.fixture
     def finds(self, monkeypatch: pytest.MonkeyPatch) -> Any:
         def use(*findings: dict[str, Any]) -> None:
-            monkeypatch.setattr(_report, "cross_checks", lambda nodes, hosts: list(findings))
+            monkeypatch.setattr(_report, "cross_checks", lambda nodes, hosts, code: list(findings))
 
         return use
 
@@ -205,6 +205,11 @@ class TestTogether:
         assert [h["status"] for h in made["hosts"]] == ["drifted", "drifted", "in_sync"]
         assert (made["verdict"], made["exit_code"], made["totals"]["cross_host"], made["totals"]["differences"]) == ("drifted", 2, 1, 0)
         assert lines_of(made)[:4] == ["a: drifted, 1 cross-host finding: MTU", "b: drifted, 1 cross-host finding: MTU", "c: in sync", "a, b: MTU: differs"]
+
+    def test_code_is_compared_with_what_would_be_installed(self) -> None:
+        looked = Looked("a", RIGHT, EXPECTED, {"managed": True, "versions": {"collection": "0.2.0", "digest": "aa"}})
+        assert report(looked, code=("0.2.0", "aa"))["verdict"] == report(looked)["verdict"] == "in_sync"
+        assert [c["check"] for c in report(looked, code=("0.2.1", "bb"))["cross_host"]] == ["code"]
 
     def test_one_that_names_nobody_is_everybodys(self, finds: Any) -> None:
         finds({"check": "x", "hosts": [], "subject": "X", "message": "m"})
