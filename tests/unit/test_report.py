@@ -189,6 +189,14 @@ def test_lines() -> None:
     assert lines_of(made) == ["a: changed, 1 change: jump", "1 host: 1 changed; 1 difference"] and made["verdict"] == "in_sync"
 
 
+@pytest.mark.parametrize("odd", ["x\nb: in sync", "x\rb: in sync", "x\x1b[2K\x1b[1Gb: in sync", "x\x9b2Kb: in sync", "x\u2028b: in sync", "x\u202eb"])
+def test_what_hosts_tell_is_on_their_line(odd: str) -> None:
+    drifted = Looked("a", [*RIGHT, Found("masq", changing(odd))], EXPECTED)
+    lines = lines_of(report(drifted, Looked("c", [Found("masq", {"failed": True, "msg": odd})], EXPECTED)))
+    assert len(lines) == 3 and all(line.isprintable() for line in lines), lines
+    assert lines[0].startswith("a: drifted, ") and lines[1].startswith("c: failed: ")
+
+
 class TestTogether:
     """What hosts are not right in together, with a check that finds what it is told to."""
 
