@@ -190,6 +190,22 @@ def failed(host, message="the lock is held by another run"):
     return fault
 
 
+def leave_out(report, recorded=()):
+    """As hosts tell of themselves that leave out what is as recorded: the right routes, and of ``recorded``, pairs of a host and a destination, as they are."""
+    wanted = {cidr: node["node_ips"][0] for node in report["nodes"] for cidr in node["pod_cidrs"]}
+    for host in report["hosts"]:
+        info = host["info"]
+        if info:
+            dsts = [r["dst"] for r in info["routes"]]
+            as_recorded = [
+                r for r in info["routes"]
+                if r["ours"] and dsts.count(r["dst"]) == 1 and (r["via"] == wanted.get(r["dst"]) or (host["name"], r["dst"]) in recorded)
+            ]  # fmt: skip
+            info["routes"] = [r for r in info["routes"] if r not in as_recorded]
+            info["routes_left_out"] = len(as_recorded)
+    return report
+
+
 def differs(host, *args):
     """A difference that is no route: concern, subject, action, before, after, reason."""
     return lambda report: _drifted(_host(report, host), difference(*args))

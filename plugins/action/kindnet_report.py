@@ -13,6 +13,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.plugin_utils import _report, _report_files
+from ansible_collections.kindnet.host.plugins.plugin_utils._own_code import own_code
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,16 +70,14 @@ class ActionModule(ActionBase):
             return result
         report = self._report(args, variables)
         folder = _report_files.folder_of(variables.get("ansible_inventory_sources") or (), args["report_dir"])
-        lines = _report.lines_of(report)
+        # First, so that nothing that goes wrong with the files costs them.
+        for line in _report.lines_of(report):
+            Display().display(line)
         try:
-            files = _report_files.write(folder, report)
-            lines.append("The report: %s" % ", ".join(files))
-            problem = ""
+            files, problem = _report_files.write(folder, report), ""
         except KindnetError as e:
             files, problem = [], str(e)
-            lines.append(problem)
-        for line in lines:
-            Display().display(line)
+        Display().display(problem or "The report: %s" % ", ".join(files))
         result.update(
             verdicts={host["name"]: {"status": host["status"], "line": host["line"]} for host in report["hosts"]},
             totals=report["totals"],
@@ -120,6 +119,7 @@ class ActionModule(ActionBase):
             generated=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             limit=str(variables.get("ansible_limit") or ""),
             nodes=nodes,
+            code=own_code(),
         )
         return _report.report_of(run, looked)
 

@@ -44,6 +44,7 @@ from ansible.plugins.callback import CallbackBase
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.plugin_utils import _report, _report_files
 from ansible_collections.kindnet.host.plugins.plugin_utils._heard import FAILED, IGNORED, OK, SKIPPED, UNREACHABLE, Heard, Task
+from ansible_collections.kindnet.host.plugins.plugin_utils._own_code import own_code
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
 COLLECTION = "kindnet.host"
 REPORT = "kindnet_report"
+IDLE = "kindnet_idle"
 ASYNC_STATUS = "async_status"
 # Tasks of the role prerequisites that change something by modules which are not ours.
 PREREQUISITES = "kindnet.host.prerequisites"
@@ -60,9 +62,9 @@ IN_PREREQUISITES = {"Install packages": _report.PACKAGES, "Unpack pyroute2": _re
 def module_of(task: Any) -> str:
     """Which of our modules a task is of, by its short name; "" if it is none of our business."""
     collection, _dot, name = str(getattr(task, "resolved_action", None) or task.action).rpartition(".")
-    if name == ASYNC_STATUS or name == REPORT and collection in ("", COLLECTION):
+    if name == ASYNC_STATUS:
         return name
-    if name in _report.CONCERN_OF and collection in ("", COLLECTION):
+    if (name in (REPORT, IDLE) or name in _report.CONCERN_OF) and collection in ("", COLLECTION):
         return name
     if task.name in IN_PREREQUISITES and task._role is not None and task._role.get_name(include_role_fqcn=True) == PREREQUISITES:
         return IN_PREREQUISITES[task.name]
@@ -156,8 +158,10 @@ class CallbackModule(CallbackBase):
             self.heard.has_reported = True
         elif module == ASYNC_STATUS:
             self.heard.job(result._host.name, result._result)
+        elif module == IDLE and outcome == OK:
+            self.heard.idle(result._host.name, bool(task.check_mode), result._result)
         elif module or outcome in (FAILED, UNREACHABLE):
-            concern = _report.CONCERN_OF.get(module, module)
+            concern = "" if module == IDLE else _report.CONCERN_OF.get(module, module)
             delegates = self.delegates.pop((result._host.name, task._uuid), [str(task.delegate_to or "")])
             ended = Task(result._host.name, outcome, concern, task.get_name(), module, bool(task.check_mode), bool(task.ignore_unreachable), delegates)
             self.heard.task(ended, result._result)
@@ -180,17 +184,17 @@ class CallbackModule(CallbackBase):
             limit=str(self.variables.get("ansible_limit") or ""),
             nodes=self.heard.nodes,
             exit_code=exit_code,
+            code=own_code(),
         )
         report = _report.report_of(run, self.heard.looked(stats.failures))
-        lines = _report.lines_of(report)
+        # First, so that nothing that goes wrong with the files costs them.
+        self._display.banner("KINDNET REPORT")
+        for line in _report.lines_of(report):
+            self._display.display(line)
         try:
-            files = _report_files.write(self._folder(), report)
-            lines.append("The report: %s" % ", ".join(files))
+            self._display.display("The report: %s" % ", ".join(_report_files.write(self._folder(), report)))
         except KindnetError as e:
             self._display.warning("kindnet_report: %s" % e)
-        self._display.banner("KINDNET REPORT")
-        for line in lines:
-            self._display.display(line)
 
     def _folder(self) -> str:
         explicit = self.get_option("report_dir")

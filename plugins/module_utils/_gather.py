@@ -21,7 +21,7 @@ from ._peers_digest import digest_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, Iterable, List, Sequence, Tuple, TypeVar
+    from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, TypeVar
 
     from ._addresses import Address
     from ._interfaces import Link
@@ -57,8 +57,10 @@ SUBSETS = tuple(EMPTY)
 class Host:
     """This host, each source of which is read once, and only for what is asked."""
 
-    def __init__(self, node_name: str, cluster_cidrs: Sequence[str]) -> None:
+    def __init__(self, node_name: str, cluster_cidrs: Sequence[str], most_right_routes: Optional[int] = None) -> None:
         self.notes: List[str] = []
+        self.routes_left_out = 0
+        self._most_right_routes = most_right_routes
         self._node_name = node_name
         self._cluster_cidrs = list(cluster_cidrs)
         self._desired_error = ""
@@ -131,7 +133,7 @@ class Host:
 
     def routes(self) -> List[Data]:
         names = {link.number: link.name for link in self._links}
-        return self._at("routes", lambda: _gather_routes.rows(self._routes, self._section("routes"), names), [])
+        return self._at("routes", lambda: _gather_routes.rows(self._told_routes(), self._section("routes"), names), [])
 
     def pods(self) -> List[Data]:
         return self._pods
@@ -211,6 +213,15 @@ class Host:
     def _routes(self) -> List[Route]:
         return _gather_routes.read(self._section("routes"), self._networks)
 
+    def _told_routes(self) -> List[Route]:
+        """All of them, or all but so many that are as recorded."""
+        right = _gather_routes.as_recorded(self._section("routes"), self._routes) if self._most_right_routes is not None else []
+        if len(right) <= (self._most_right_routes or 0):
+            return self._routes
+        self.routes_left_out = len(right)
+        left_out = set(right)
+        return [route for route in self._routes if route not in left_out]
+
     @cached_property
     def _conflists(self) -> List[Tuple[Data, Data]]:
         section = self._section("conflist")
@@ -242,13 +253,15 @@ class Host:
         return found
 
 
-def gather(node_name: str, cluster_cidrs: Sequence[str], subset: Iterable[str] = SUBSETS) -> Data:
+def gather(node_name: str, cluster_cidrs: Sequence[str], subset: Iterable[str] = SUBSETS, most_right_routes: Optional[int] = None) -> Data:
     """The values of ``subset``, the few that every answer has, and notes of what could not be looked at."""
-    host = Host(node_name, cluster_cidrs)
+    host = Host(node_name, cluster_cidrs, most_right_routes)
     answer = host.identity()
     for name in SUBSETS:
         if name in subset:
             answer[name] = host.tell(name)
+    if "routes" in subset:
+        answer["routes_left_out"] = host.routes_left_out
     answer["notes"] = list(dict.fromkeys(host.notes))
     return answer
 

@@ -13,6 +13,7 @@ from ._route import (
     AF_INET,
     AF_INET6,
     BITS,
+    FLAG_ONLINK,
     MAIN_TABLE,
     PROTOCOL,
     PROTOCOLS,
@@ -22,6 +23,7 @@ from ._route import (
     cidr_text,
     competes,
     covering,
+    is_plain,
     leads_to,
     packed,
 )
@@ -106,6 +108,29 @@ def rows(routes: Iterable[Route], section: Section, links: Dict[int, str]) -> Li
                 }
             )
     return found
+
+
+def as_recorded(section: Section, routes: Iterable[Route]) -> List[Route]:
+    """Pure. Of ``routes`` those of which there is nothing to tell but that they are there: ours, to a recorded peer by its own address, each as we
+    make them and the only one to its destination. None where there are peers that are not on-link: what was decided of those is not to be guessed.
+    """
+    if section.get("non_l2"):
+        return []
+    wanted = {(peer.family, peer.dst, peer.prefix): peer.gateway for peer in parse_peers(section)}
+    by_destination: Dict[Tuple[int, bytes, int], List[Route]] = {}
+    for route in routes:
+        by_destination.setdefault((route.family, route.dst, route.prefix), []).append(route)
+    return [
+        route
+        for key, (route, *others) in by_destination.items()
+        if key in wanted
+        and not others
+        and route.protocol == section.get("protocol", PROTOCOL)
+        and route.table == section.get("table", MAIN_TABLE)
+        and is_plain(route)
+        and route.gateway == wanted[key]
+        and not route.flags & FLAG_ONLINK
+    ]
 
 
 def peers(section: Section, routes: Iterable[Route]) -> Dict[str, Any]:

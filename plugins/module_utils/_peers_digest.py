@@ -22,7 +22,7 @@ BITS = 64
 
 def weight(node: str, cidr: str, next_hop: str) -> int:
     """What one recorded peer adds to the sum."""
-    return int.from_bytes(hashlib.sha256(("%s %s %s" % (node, cidr, next_hop)).encode("utf-8", "surrogateescape")).digest()[: BITS // 8], "big")
+    return int.from_bytes(hashlib.sha256(("%s %s %s" % (node, cidr, next_hop)).encode("utf-8", "surrogatepass")).digest()[: BITS // 8], "big")
 
 
 def spell(total: int) -> str:

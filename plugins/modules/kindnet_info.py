@@ -39,6 +39,14 @@ options:
     elements: str
     choices: [versions, desired, peers, node_interface, links, addresses, sysctls, routes, pods, veths, masquerade, conflists, timer, watch, history]
     default: [versions, desired, peers, node_interface, links, addresses, sysctls, routes, pods, veths, masquerade, conflists, timer, watch, history]
+  most_right_routes:
+    description:
+      - Of routes of ours that are as recorded, tell no more than so many. If there are more, none of them is in RV(routes), and RV(routes_left_out) counts
+        them. Together, a thousand hosts have a million of them.
+      - A route counts as one if it leads to a recorded peer by its own address, and no other one leads there. Of a host with peers in other networks,
+        none does.
+      - By default all are told.
+    type: int
 attributes:
   check_mode:
     support: full
@@ -286,6 +294,11 @@ routes:
       description: Whether it is marked as one of this collection's.
       type: bool
   sample: [{dst: 10.244.2.0/24, via: 172.18.0.4, dev: eth0, protocol: "107", metric: 0, type: unicast, ours: true}]
+routes_left_out:
+  description: How many routes are not in RV(routes) because of O(most_right_routes). Each is as it should be.
+  returned: when RV(routes) is gathered
+  type: int
+  sample: 0
 pods:
   description:
     - Pods that have their addresses from host-local, by the CNI configuration in use and the recorded one.
@@ -537,13 +550,14 @@ def main():
             "node_name": {"type": "str", "default": ""},
             "cluster_cidrs": {"type": "list", "elements": "str", "default": []},
             "gather": {"type": "list", "elements": "str", "choices": list(SUBSETS), "default": list(SUBSETS)},
+            "most_right_routes": {"type": "int"},
         },
         supports_check_mode=True,
     )
     params = module.params
     try:
         clusters = parse_cidrs("cluster_cidrs", params["cluster_cidrs"])
-        module.exit_json(changed=False, **gather(params["node_name"], clusters, params["gather"]))
+        module.exit_json(changed=False, **gather(params["node_name"], clusters, params["gather"], params["most_right_routes"]))
     except KindnetError as e:
         module.fail_json(msg="%s: %s" % (params["node_name"] or platform.node(), e), field=e.field, value=str(e.value), remedy=e.remedy)
 

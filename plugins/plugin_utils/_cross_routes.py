@@ -13,6 +13,7 @@ from typing import Any, Dict, Iterable, List, Sequence, Tuple
 from ..module_utils._node_table import shorten
 from ..module_utils._peers_digest import expected
 from ._cross_hosts import CONVERGE, could_tell, finding, listed, of
+from ._told_routes import is_rest_right, leaves_out, told_routes
 
 Data = Dict[str, Any]
 
@@ -20,17 +21,19 @@ Data = Dict[str, Any]
 class Table:
     """The routes of one host by their destination; of several to one the kernel takes that of the lowest metric."""
 
-    def __init__(self, host: Data, owners: Dict[str, Data], knows: bool) -> None:
+    def __init__(self, node: Data, host: Data, owners: Dict[str, Data], wanted: str) -> None:
         """
+        :param node: what the inventory has of it.
         :param owners: the nodes by their pod CIDRs.
-        :param knows: whether the peers that the host has recorded are those of the inventory.
+        :param wanted: the digest of the peers that the inventory has for the host.
         """
         self.listed = listed(host)
         self._missing = set(of(host, "peers").get("missing") or ())
-        self._knows = knows
+        self._knows = of(host, "desired").get("peers") == wanted
+        self._leaves_out = leaves_out(host)
         self._routes: Dict[str, Data] = {}
         self._wide: List[Any] = []
-        for route in host["info"]["routes"]:
+        for route in told_routes(host):
             dst = route["dst"]
             known = self._routes.get(dst)
             if known is None or route.get("metric", 0) < known.get("metric", 0):
@@ -43,6 +46,10 @@ class Table:
             for dst, route in self._routes.items()
             if dst in owners and route.get("type") == "unicast" and (route.get("ours") or route.get("via") in owners[dst]["node_ips"])
         ]
+        if is_rest_right(host, wanted):
+            rest = (dst for dst in owners if dst not in self._routes and dst not in self._missing and "route %s" % dst not in self.listed)
+            families = {":" in ip for ip in node["node_ips"]}
+            self.right += [dst for dst in rest if (":" in dst) in families.intersection(":" in ip for ip in owners[dst]["node_ips"])]
         self._is_right = set(self.right)
 
     def trouble(self, cidr: str) -> str:
@@ -52,6 +59,8 @@ class Table:
         route = self._routes.get(cidr)
         if route is not None:
             return _shown(route)
+        if cidr not in self._missing and self._leaves_out:
+            return ""  # not told, and not known to be wrong
         if self._knows and cidr not in self._missing:
             return ""  # not on-link, and left to the network (kindnet_non_l2: skip)
         network = ipaddress.ip_network(cidr)
@@ -66,7 +75,7 @@ def one_way(nodes: Sequence[Data], hosts: Sequence[Data]) -> Iterable[Data]:
     owners = {cidr: node for node in nodes for cidr in node["pod_cidrs"]}
     wanted = expected(nodes)
     tables = {
-        host["name"]: Table(host, owners, of(host, "desired").get("peers") == wanted[host["name"]])
+        host["name"]: Table(by_name[host["name"]], host, owners, wanted[host["name"]])
         for host in hosts
         if host["name"] in by_name and could_tell(host, "routes")
     }

@@ -90,6 +90,11 @@ class Heard:
                 # A hidden result (no_log) does not say how the task ended.
                 self._keep(host, task, item if item is not result or task.outcome not in (FAILED, IGNORED) else dict(item, failed=True))
 
+    def idle(self, host: str, check_mode: bool, result: Mapping[str, Any]) -> None:
+        """The answer of kindnet_idle: these modules have looked, and their tasks are left out."""
+        for module in result.get("idle") or ():
+            self.task(Task(host, OK, CONCERN_OF[module], module=module, check_mode=check_mode), {"changed": False})
+
     def job(self, host: str, result: Mapping[str, Any]) -> None:
         """The answer to a question about a task in the background."""
         for item in each(result):

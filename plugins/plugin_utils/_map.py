@@ -13,7 +13,10 @@ __metaclass__ = type
 
 import ipaddress
 from functools import lru_cache
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+
+from ..module_utils._peers_digest import expected
+from ._told_routes import is_rest_right, leaves_out, told_routes
 
 RIGHT, MISSING, FOREIGN, WRONG, UNKNOWN = "right", "missing", "foreign", "wrong", "unknown"
 # What an operator has to look at first comes first.
@@ -90,7 +93,8 @@ def map_of(report: Mapping[str, Any]) -> Map:
     entries = [_entry(n) for n in report.get("nodes") or ()]
     known = {name for name, _ips, _cidrs in entries}
     entries += [_derived(name, host) for name, host in hosts.items() if name not in known]
-    book = _Book(entries, known, len(entries) <= EACH_ROUTE)
+    digests = expected([{"name": name, "node_ips": ips, "pod_cidrs": cidrs} for name, ips, cidrs in entries if name in known])
+    book = _Book(entries, digests, len(entries) <= EACH_ROUTE)
     nodes = tuple(book.node(entry, hosts.get(entry[0])) for entry in entries)
     findings = tuple(r for state in FINDINGS for n in nodes for r in n.routes if r.state == state)
     return Map(str(report.get("cluster_name") or ""), nodes, table, findings)
@@ -137,7 +141,10 @@ def _family(text: str) -> int:
 class _Book:
     """What the routes of every node are compared with; made once for all of them."""
 
-    def __init__(self, entries: Sequence[Tuple[str, Tuple[str, ...], Tuple[str, ...]]], known: Set[str], each: bool) -> None:
+    def __init__(self, entries: Sequence[Tuple[str, Tuple[str, ...], Tuple[str, ...]]], known: Mapping[str, str], each: bool) -> None:
+        """
+        :param known: the nodes of the table, each with the digest of its peers.
+        """
         self.each = each
         self.known = known
         self.owner: Dict[str, str] = {}  # the node by a pod CIDR
@@ -161,7 +168,7 @@ class _Book:
         wanted = [c for c in self.owner if self.owner[c] != name and self.owner[c] in self.known] if name in self.known else []
         if not _told(info):
             return MapNode(name, ips, cidrs, status, False, pods, self._not_looked_at(name, wanted), 0, len(wanted))
-        look = _Look(self, name, cidrs, host or {}, info)
+        look = _Look(self, entry, host or {}, info)
         found, right = look.routes(wanted)
         return MapNode(name, ips, cidrs, status, True, pods, tuple(found), right, len(wanted))
 
@@ -174,11 +181,17 @@ class _Book:
 class _Look:
     """A look at the routes of one node."""
 
-    def __init__(self, book: _Book, name: str, own: Sequence[str], host: Mapping[str, Any], info: Mapping[str, Any]) -> None:
+    def __init__(
+        self, book: _Book, entry: Tuple[str, Tuple[str, ...], Tuple[str, ...]], host: Mapping[str, Any], info: Mapping[str, Any]
+    ) -> None:
+        name, ips, own = entry
         self.book, self.name, self.own = book, name, set(own)
+        self.families = set(map(_family, ips))
+        self.leaves_out = leaves_out(host)
+        self.is_rest_right = is_rest_right(host, book.known.get(name, ""))
         self.own_networks = [n for n in map(_network, own) if n]
         self.at: Dict[str, List[Mapping[str, Any]]] = {}
-        for route in info["routes"]:
+        for route in told_routes(host):
             self.at.setdefault(str(route.get("dst", "")), []).append(route)
         # The run compared with more than the node table, such as with gateways to other networks: what it named is not right.
         self.named = {str(c) for c in (info.get("peers") or {}).get("missing") or ()}
@@ -207,6 +220,8 @@ class _Look:
         if len(routes) == 1 and routes[0].get("ours") and routes[0].get("via") == wanted and routes[0].get("type", "unicast") == "unicast":
             return self._route(cidr, RIGHT, wanted, "")  # all but a few; there may be a million
         if not routes:
+            if self.leaves_out and cidr not in self.named and wanted and _family(cidr) in self.families:
+                return self._route(cidr, RIGHT, wanted, "") if self.is_rest_right else self._route(cidr, UNKNOWN, "", "not told")
             if cidr not in self.named and not self._on_link(wanted):
                 return self._route(cidr, UNKNOWN, "", "not on-link, left to the network")
             return self._route(cidr, MISSING, "", "")

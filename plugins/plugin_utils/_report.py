@@ -17,6 +17,7 @@ from ..module_utils._code_folder import LIBRARY
 from ..module_utils._desired import FILE as DESIRED
 from ..module_utils._installation import CURRENT
 from ..module_utils._reconcile import VERSION
+from ._canvas import visible
 from ._cross_checks import cross_checks
 
 SCHEMA = 1
@@ -72,13 +73,14 @@ class Run(NamedTuple):
     nodes: Sequence[Mapping[str, Any]] = ()
     exit_code: Optional[int] = None  # that of ansible-playbook, if it is not the report that makes it
     reachability: Optional[Mapping[str, Any]] = None
+    code: Optional[Tuple[str, str]] = None  # what this collection would install: version and digest
 
 
 def report_of(run: Run, looked: Sequence[Looked]) -> Dict[str, Any]:
     """The report."""
     entries = [host_of(host) for host in looked]
     nodes = [dict(n) for n in run.nodes]
-    together = [c for c in cross_checks(nodes, entries) if not is_told(c, entries)]
+    together = [c for c in cross_checks(nodes, entries, run.code) if not is_told(c, entries)]
     for entry in entries:
         add_line(entry, together)
     counted = {status: len([e for e in entries if e["status"] == status]) for status in STATUSES}
@@ -249,7 +251,7 @@ def add_line(host: Dict[str, Any], cross_host: Sequence[Mapping[str, Any]]) -> N
     together = [c for c in cross_host if host["name"] in c["hosts"] or not c["hosts"]]
     if together and host["status"] == IN_SYNC:
         host["status"] = DRIFTED
-    host["line"] = line_of(host, together)
+    host["line"] = one_line(line_of(host, together))
 
 
 def line_of(host: Mapping[str, Any], together: Sequence[Mapping[str, Any]]) -> str:
@@ -261,11 +263,16 @@ def line_of(host: Mapping[str, Any], together: Sequence[Mapping[str, Any]]) -> s
     ]
     what = "; ".join(p for p in parts if p)
     if host["status"] in (FAILED, UNREACHABLE):
-        line = "%s: %s" % (host["status"], " ".join(host["message"].split()))
+        line = "%s: %s" % (host["status"], host["message"])
         return "%s; found all the same: %s" % (line, what) if what else line
     if host["status"] == IN_SYNC:
         return "in sync"
     return "%s, %s" % (host["status"], what)
+
+
+def one_line(text: str) -> str:
+    """For a screen: what hosts told must neither begin another host's line nor move the cursor over it."""
+    return visible(" ".join(text.split()))
 
 
 def counted(word: str, rows: Sequence[Mapping[str, Any]], further: int = 0) -> str:
@@ -284,7 +291,7 @@ def number_of(word: str, number: int) -> str:
 def lines_of(report: Mapping[str, Any]) -> List[str]:
     """What the screen shows: a line for each host, for what is not right of several together, and one for all."""
     lines = ["%s: %s" % (host["name"], host["line"]) for host in report["hosts"]]
-    lines += [" ".join(("%s: %s: %s" % (", ".join(c["hosts"]), c["subject"], c["message"])).split()) for c in report["cross_host"]]
+    lines += [one_line("%s: %s: %s" % (", ".join(c["hosts"]), c["subject"], c["message"])) for c in report["cross_host"]]
     return [*lines, summary(report)]
 
 

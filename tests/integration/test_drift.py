@@ -43,10 +43,12 @@ class Controller:
         self.folder = folder / "playbook"
         self.report_dir = self.folder / "kindnet-report"
 
-    def run(self, playbook: Any, members: dict[str, Any], *arguments: str, variables: dict[str, Any] | None = None, **environment: str) -> int:
+    def run(
+        self, playbook: Any, members: dict[str, Any], *arguments: str, variables: dict[str, Any] | None = None, others: Any = None, **environment: str
+    ) -> int:
         """Run one of the playbooks, or plays, in the sandbox; its exit code. There is no report of an earlier run."""
         group = {"hosts": members, "vars": {"kindnet_cluster_cidrs": ["10.244.0.0/16"], "kindnet_install_packages": False, **(variables or {})}}
-        self.sandbox.write(str(self.folder / "inventory.yml"), json.dumps({"kindnet_nodes": group}))
+        self.sandbox.write(str(self.folder / "inventory.yml"), json.dumps({"kindnet_nodes": group, "others": {"hosts": others or {}}}))
         self.sandbox.run("rm", "-rf", str(self.report_dir))
         if not isinstance(playbook, str):
             self.sandbox.write(str(self.folder / "mine.yml"), json.dumps(playbook))
@@ -140,6 +142,20 @@ class TestPlaybook:
         assert len(re.findall("kindnet_report_dir: .*inventory.yml: the report cannot be written there .*-e kindnet_report_dir=FOLDER", controller.output)) == 1
         assert re.search("^gone: unreachable: ", controller.output, re.MULTILINE)
 
+    def test_none_can_be_asked(self, controller: Controller) -> None:
+        broken = {"ansible_python_interpreter": "/nonexistent"}
+        assert controller.run("drift.yml", hosts(a=broken, b=broken)) == 2, controller.output
+        assert controller.statuses() == {"a": "failed", "b": "failed"}
+        assert "/nonexistent" in controller.hosts()["a"]["message"] and controller.report()["exit_code"] == 2
+
+    def test_limited_to_a_host_of_another_group_is_no_success(self, controller: Controller) -> None:
+        assert controller.run("drift.yml", hosts("a"), "--limit=other", others={"other": LOCAL}) == 2, controller.output
+        assert "none of the hosts of --limit is in this group" in " ".join(controller.output.split())
+
+    def test_a_part_of_it_is_refused(self, controller: Controller) -> None:
+        assert controller.run("drift.yml", hosts("a"), "--tags=routes") == 2, controller.output
+        assert "--tags: routes: the report is of everything" in controller.output
+
     def test_a_group_without_hosts_is_no_success(self, controller: Controller) -> None:
         assert controller.run("drift.yml", hosts("a"), "--extra-vars=kindnet_nodes=nobody") == 2, controller.output
         assert "nobody" in controller.output
@@ -207,6 +223,28 @@ class TestCallback:
         statuses = controller.statuses()
         assert statuses.pop("asked") in ("changed", "in_sync")  # who of the two was first
         assert statuses == {"forgotten": "failed", "polled": "changed"}
+
+    def test_what_is_left_out_because_it_has_nothing_to_do(self, controller: Controller) -> None:
+        plugin = controller.folder / "action_plugins"
+        text = "from ansible.plugins.action import ActionBase\nclass ActionModule(ActionBase):\n    def run(self, tmp=None, task_vars=None):\n"
+        controller.sandbox.write(str(plugin / "kindnet_idle.py"), text + "        return {'changed': False, 'idle': ['kindnet_sysctl'], 'busy': {}}\n")
+        try:
+            tasks = [{"kindnet_idle": {}, "register": "look"}, {**FORWARD, "when": "'kindnet_sysctl' not in look.idle"}]
+            assert controller.heard(play_of(*tasks), hosts("a"), "--check") == 0, controller.output
+        finally:
+            controller.sandbox.run("rm", "-r", str(plugin))
+        host = controller.hosts()["a"]
+        assert (host["status"], host["looked_at"]) == ("in_sync", ["sysctl"]) and "skipping: [a]" in controller.output
+
+    def test_a_host_with_other_code_than_this(self, controller: Controller) -> None:
+        library = "/usr/local/lib/kindnet"
+        controller.sandbox.sh("mkdir -p %s/0123456789abcdef; ln -s 0123456789abcdef %s/current" % (library, library))
+        try:
+            for run, playbook in ((controller.heard, play_of({"kindnet.host.kindnet_info": {}})), (controller.run, "drift.yml")):
+                run(playbook, hosts("a"))
+                assert [c["hosts"] for c in controller.report()["cross_host"] if c["check"] == "code"] == [["a"]], controller.output
+        finally:
+            controller.sandbox.run("rm", "-r", library)
 
     def test_a_run_that_is_ended_for_all(self, controller: Controller) -> None:
         bad = {SYSCTL: {"sysctls": {"kernel.panic": 1}, "persist": False}, "any_errors_fatal": True, "when": only("a")}

@@ -214,6 +214,16 @@ def test_routes_are_those_of_ip(host: Sandbox) -> None:
     assert result["sysctls"]["net.ipv4.conf.eth0.rp_filter"] == host.read("/proc/sys/net/ipv4/conf/eth0/rp_filter").strip()
 
 
+def test_routes_as_recorded_are_left_out_if_they_are_more_than_asked_for(host: Sandbox) -> None:
+    converge(host)
+    host.sh("ip route replace 10.244.2.0/24 via 172.18.0.99 proto 107; ip route add 10.244.9.0/24 via 172.18.0.9")
+    host.sh("ip route add 10.244.3.0/24 via 172.18.0.9 metric 7")
+    whole, most, few = told(host), told(host, most_right_routes=2), told(host, most_right_routes=1)
+    assert most["routes"] == whole["routes"] and (whole["routes_left_out"], most["routes_left_out"], few["routes_left_out"]) == (0, 0, 2)
+    assert [r for r in whole["routes"] if not (r["ours"] and ":" in r["dst"])] == few["routes"]
+    assert whole["peers"] == few["peers"] == {"wanted": 4, "present": 3, "missing": ["10.244.2.0/24"]}
+
+
 def test_peers_against_the_kernel(host: Sandbox) -> None:
     converge(host)
     assert told(host)["peers"] == {"wanted": 4, "present": 4, "missing": []}

@@ -116,6 +116,32 @@ def tangles(draw: st.DrawFn) -> tuple[list[dict[str, Any]], dict[str, dict[str, 
     return nodes, hosts
 
 
+@given(tangles(), st.booleans())
+def test_hosts_that_leave_out_what_is_right_have_the_same_findings(tangle: tuple[list[dict[str, Any]], dict[str, dict[str, Any]]], recorded: bool) -> None:
+    nodes, hosts = tangle
+    told = findings(nodes, hosts)
+    for host in hosts.values():
+        right = [r for r in host["info"]["routes"] if r["ours"]]
+        host["info"].update(routes=[r for r in host["info"]["routes"] if not r["ours"]], routes_left_out=len(right))
+        if not recorded:  # and what the run would change is said otherwise, so nothing may be missing
+            host["info"]["desired"]["peers"] = ""
+            host["looked_at"] = ["routes"]
+    assert findings(nodes, hosts) == told
+
+
+@pytest.mark.parametrize("more", [{"looked_at": []}, {"looked_at": ["routes"], "differences_left_out": 1}])
+def test_what_is_left_out_by_a_record_that_nobody_knows_is_no_way(more: dict[str, Any]) -> None:
+    nodes, hosts = cluster(2)
+    hosts["n0"]["info"].update(routes=[], routes_left_out=1)
+    hosts["n0"]["info"]["desired"]["peers"] = ""
+    drop_route(hosts["n1"], "10.100.0.0/24")
+    hosts["n1"]["info"]["peers"].update(present=0, missing=["10.100.0.0/24"])
+    hosts["n0"].update(more)
+    assert findings(nodes, hosts) == []
+    hosts["n0"].update(looked_at=["routes"], differences_left_out=0)
+    assert the_one(nodes, hosts)["check"] == "one_way"
+
+
 @given(tangles())
 def test_ways_back_as_an_oracle_finds_them(tangle: tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]) -> None:
     nodes, hosts = tangle

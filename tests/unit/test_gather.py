@@ -13,7 +13,7 @@ import pytest
 from ansible_collections.kindnet.host.plugins.module_utils import _gather, _gather_conflists, _gather_masq, _gather_pods, _gather_routes, _gather_state
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.module_utils._interfaces import Link
-from ansible_collections.kindnet.host.plugins.module_utils._route import Route, packed
+from ansible_collections.kindnet.host.plugins.module_utils._route import FLAG_ONLINK, METRIC, Route, cidr_text, packed
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -36,6 +36,7 @@ def test_a_source_that_fails_costs_its_value(monkeypatch: pytest.MonkeyPatch, na
         monkeypatch.setattr(_gather.Host, subset, fail if subset == name else lambda self: "told")
     monkeypatch.setattr(_gather.Host, "identity", lambda self: {})
     answer = _gather.gather("me", [])
+    assert answer.pop("routes_left_out") == 0
     assert answer.pop("notes") == [note % name] and answer == {subset: _gather.EMPTY[name] if subset == name else "told" for subset in _gather.SUBSETS}
 
 
@@ -46,6 +47,50 @@ def test_a_record_that_one_may_not_look_at(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(_gather._desired, "load", refuse)
     answer = _gather.gather("me", [], ["desired"])
     assert answer["notes"] == [answer["desired"]["error"]] and "/etc/kindnet" in answer["notes"][0] and answer["cluster_name"] == ""
+
+
+# --- Routes that are as recorded
+
+
+def ours(dst: str, via: str, **more: Any) -> Route:
+    family, address = packed(dst.partition("/")[0])
+    gateway = packed(via)[1] if via else b""
+    route = Route(family, 254, address, int(dst.partition("/")[2]), 0, METRIC[family], 107, 0, 1, gateway=gateway, oif=2)
+    return route._replace(**more)
+
+
+SECTION = {"protocol": 107, "table": 254, "peers": [["b", "10.0.1.0/24", "192.0.2.1"], ["c", "10.0.2.0/24", "192.0.2.2"], ["b", "fd00::/64", "2001:db8::1"]]}
+RIGHT = [ours("10.0.1.0/24", "192.0.2.1"), ours("10.0.2.0/24", "192.0.2.2"), ours("fd00::/64", "2001:db8::1")]
+
+
+@pytest.mark.parametrize(
+    "section, others, told",
+    [
+        ({}, [], set()),
+        ({}, [ours("10.0.9.0/24", "192.0.2.1")], {"10.0.9.0/24"}),
+        ({}, [ours("10.0.1.0/24", "192.0.2.9", metric=9, protocol=4)], {"10.0.1.0/24"}),  # who is ahead is for others to say
+        ({}, [ours("10.0.1.0/24", "192.0.2.1", table=9)], {"10.0.1.0/24"}),
+        ({"peers": [["b", "10.0.1.0/24", "192.0.2.7"]]}, [], {"10.0.1.0/24", "10.0.2.0/24", "fd00::/64"}),
+        ({"protocol": 108}, [], {"10.0.1.0/24", "10.0.2.0/24", "fd00::/64"}),
+        ({"table": 9}, [], {"10.0.1.0/24", "10.0.2.0/24", "fd00::/64"}),
+        ({"non_l2": {"192.0.2.2": ["skip"]}}, [], {"10.0.1.0/24", "10.0.2.0/24", "fd00::/64"}),
+    ],
+)
+def test_routes_as_recorded_are_counted_alone_if_they_are_too_many(section: Any, others: list[Route], told: set[str]) -> None:
+    def look(most: int | None) -> tuple[set[str], int]:
+        host = _gather.Host("a", [], most)
+        host.__dict__.update(_recorded=_gather._desired.Desired("kindnet", {"routes": {**SECTION, **section}}), _links=[], _routes=RIGHT + others)
+        return {route["dst"] for route in host.tell("routes")}, host.routes_left_out
+
+    everything = {cidr_text(route) for route in RIGHT + others}
+    left_out = len(everything - told)
+    assert look(0) == (told, left_out)
+    assert look(None) == look(left_out) == (everything, 0)
+
+
+@pytest.mark.parametrize("odd", [{"metric": 5}, {"type": 6}, {"tos": 4}, {"prefsrc": b"x"}, {"scope": 253}, {"gateway": b"none"}, {"flags": FLAG_ONLINK}])
+def test_a_route_with_anything_of_its_own_is_told(odd: dict[str, Any]) -> None:
+    assert _gather_routes.as_recorded(SECTION, [RIGHT[0]._replace(**odd), *RIGHT[1:]]) == RIGHT[1:]
 
 
 # --- Counters

@@ -109,6 +109,14 @@ def test_a_batch_that_is_ended_early_fails_those_in_it_alone() -> None:
     assert statuses(it, ["c"]) == {"a": "in_sync", "b": "failed", "c": "failed"}
 
 
+def test_what_was_found_idle_was_looked_at() -> None:
+    it = heard((ours("a", SKIPPED), {"skipped": True}), hosts=["a"])
+    it.idle("a", True, {"idle": ["cni_conflist", "kindnet_route"], "busy": {"kindnet_masq": "jump"}})
+    (looked,) = it.looked({})
+    entry = host_of(looked)
+    assert (entry["status"], entry["looked_at"]) == ("in_sync", ["conflist", "routes"])
+
+
 def test_a_real_run_changes_hosts() -> None:
     assert statuses(heard((ours("a", check_mode=False), CHANGING), (ours("b"), CHANGING))) == {"a": "changed", "b": "drifted"}
 

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.kindnet.host.plugins.module_utils._peers_digest import expected
 from ansible_collections.kindnet.host.plugins.plugin_utils._map import FOREIGN, MISSING, RIGHT, UNKNOWN, WRONG, label, map_of
 from ansible_collections.kindnet.host.plugins.plugin_utils._map_fold import BUNDLE, MOST_GROUPS, bundles, cells, end_of, pieces
-from reports import address, differs, failed, foreign, guide, large, missing, pod_cidr, report_of, route, unreachable, wrong
+from reports import address, differs, failed, foreign, guide, large, leave_out, missing, names_of, pod_cidr, report_of, route, unreachable, wrong
 
 A, B, C = "k8s-guide-control-plane", "k8s-guide-worker", "k8s-guide-worker2"
 TO_B, TO_C = pod_cidr(1), pod_cidr(2)
@@ -145,6 +146,47 @@ def test_routes_that_could_not_be_read_are_not_missing(note, looked_at):
 
 def test_a_failed_host_was_looked_at_if_it_gave_its_routes():
     assert map_of(report_of(3, [failed(1)])).nodes[1].summary == "2 of 2 routes right"
+
+
+def record(report):
+    """Each host has recorded what the node table says."""
+    digests = expected(report["nodes"])
+    for host in report["hosts"]:
+        if host["info"]:
+            host["info"]["desired"]["peers"] = digests[host["name"]]
+    return report
+
+
+@pytest.mark.parametrize("size", [45, 60])
+def test_hosts_that_leave_out_what_is_right_make_the_same_map(size):
+    assert map_of(leave_out(record(large(size)))) == map_of(large(size))
+    # With a record of something else, by what the run found, also of what it would change because the record is older.
+    older = leave_out(large(size), [(names_of(size)[11], pod_cidr(4))])
+    assert older["hosts"][11]["info"]["routes_left_out"] == size - 1
+    assert map_of(older) == map_of(large(size))
+
+
+def test_a_route_to_a_node_that_is_none_any_more_is_told_by_its_difference():
+    def shrunk():
+        report = report_of(60, [differs(0, "routes", "route " + pod_cidr(59), "remove", "via %s dev eth0 proto 107" % address(59), "", "it is none")])
+        report["nodes"].pop()
+        report["hosts"] = report["hosts"][:1]
+        return report
+
+    found = map_of(leave_out(shrunk(), [(names_of(60)[0], pod_cidr(59))]))
+    assert [(r.state, r.dst) for r in found.findings] == [(WRONG, pod_cidr(59))] and found == map_of(shrunk())
+
+
+def test_what_is_left_out_is_right_only_if_somebody_knows():
+    report = leave_out(report_of(60))
+    report["hosts"][5].update(looked_at=["host"])
+    report["hosts"][5]["info"]["desired"]["peers"] = expected(report["nodes"])[report["hosts"][5]["name"]]
+    report["hosts"][5]["info"]["peers"] = {"wanted": 0, "present": 0, "missing": []}  # which is what there is when that could not be told
+    report["hosts"][6].update(differences_left_out=1)
+    found = map_of(report)
+    assert [n.right for n in found.nodes] == [59] * 5 + [0, 0] + [59] * 53 and not found.findings
+    assert {r.state for n in found.nodes[5:7] for r in n.routes} == {UNKNOWN}
+    assert cells(found, pieces(found))
 
 
 def test_without_a_node_table_nothing_is_missing():

@@ -189,13 +189,21 @@ def test_lines() -> None:
     assert lines_of(made) == ["a: changed, 1 change: jump", "1 host: 1 changed; 1 difference"] and made["verdict"] == "in_sync"
 
 
+@pytest.mark.parametrize("odd", ["x\nb: in sync", "x\rb: in sync", "x\x1b[2K\x1b[1Gb: in sync", "x\x9b2Kb: in sync", "x\u2028b: in sync", "x\u202eb"])
+def test_what_hosts_tell_is_on_their_line(odd: str) -> None:
+    drifted = Looked("a", [*RIGHT, Found("masq", changing(odd))], EXPECTED)
+    lines = lines_of(report(drifted, Looked("c", [Found("masq", {"failed": True, "msg": odd})], EXPECTED)))
+    assert len(lines) == 3 and all(line.isprintable() for line in lines), lines
+    assert lines[0].startswith("a: drifted, ") and lines[1].startswith("c: failed: ")
+
+
 class TestTogether:
     """What hosts are not right in together, with a check that finds what it is told to."""
 
     @pytest.fixture
     def finds(self, monkeypatch: pytest.MonkeyPatch) -> Any:
         def use(*findings: dict[str, Any]) -> None:
-            monkeypatch.setattr(_report, "cross_checks", lambda nodes, hosts: list(findings))
+            monkeypatch.setattr(_report, "cross_checks", lambda nodes, hosts, code: list(findings))
 
         return use
 
@@ -205,6 +213,11 @@ class TestTogether:
         assert [h["status"] for h in made["hosts"]] == ["drifted", "drifted", "in_sync"]
         assert (made["verdict"], made["exit_code"], made["totals"]["cross_host"], made["totals"]["differences"]) == ("drifted", 2, 1, 0)
         assert lines_of(made)[:4] == ["a: drifted, 1 cross-host finding: MTU", "b: drifted, 1 cross-host finding: MTU", "c: in sync", "a, b: MTU: differs"]
+
+    def test_code_is_compared_with_what_would_be_installed(self) -> None:
+        looked = Looked("a", RIGHT, EXPECTED, {"managed": True, "versions": {"collection": "0.2.0", "digest": "aa"}})
+        assert report(looked, code=("0.2.0", "aa"))["verdict"] == report(looked)["verdict"] == "in_sync"
+        assert [c["check"] for c in report(looked, code=("0.2.1", "bb"))["cross_host"]] == ["code"]
 
     def test_one_that_names_nobody_is_everybodys(self, finds: Any) -> None:
         finds({"check": "x", "hosts": [], "subject": "X", "message": "m"})
