@@ -167,7 +167,7 @@ class RouteHost:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._links = links.count("set ") - 2  # less lo and the setting
+        self._links = links.count("link set ") - 1  # less lo
         self._wait()
 
     def fresh(self) -> None:
