@@ -16,9 +16,9 @@ from ansible.module_utils.common.text.converters import to_native
 from ansible.plugins.action import ActionBase
 
 from ..module_utils._idle import SECTIONS
-from ..module_utils._installation import Installation
 from ..module_utils._module import COMMON_OPTIONS
 from ..modules import cni_conflist, cni_plugin_links, kindnet_masq, kindnet_neighbours, kindnet_reconcile, kindnet_route, kindnet_sysctl
+from ..plugin_utils._own_code import own_code
 from .kindnet_route import plain
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ VALIDATORS = {
     for module in (cni_conflist, cni_plugin_links, kindnet_masq, kindnet_neighbours, kindnet_reconcile, kindnet_route, kindnet_sysctl)
 }
 # Of the code that kindnet_reconcile would bring along. Here, so that it is computed once and not in the process of each host.
-DIGEST = Installation(kindnet_reconcile.sources(), None).digest
+_VERSION, DIGEST = own_code()
 
 
 class ActionModule(ActionBase):

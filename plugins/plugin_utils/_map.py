@@ -131,7 +131,7 @@ def _told(info: Mapping[str, Any]) -> bool:
 
 
 def _holds(outer: Network, inner: Network) -> bool:
-    return outer.version == inner.version and inner.subnet_of(outer)  # type: ignore[arg-type]
+    return outer.version == inner.version and inner.subnet_of(outer)  # type: ignore[arg-type]  # of one version, which mypy does not see
 
 
 def _family(text: str) -> int:

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 __metaclass__ = type
 
-from typing import Dict, List, Sequence
+from typing import Dict, List, Mapping, Sequence, Tuple
 
 from markupsafe import Markup
 
 from ..module_utils._node_table import shorten
 from ._canvas import FONT, Canvas, width_of
 from ._map import STATES, Map, MapNode
-from ._map_fold import Bundle, Piece, bundles, cells, fits_each_route, pieces
+from ._map_fold import Bundle, Cell, Piece, bundles, cells, fits_each_route, pieces
 from ._map_lanes import draw_lanes
 
 MOST_BUNDLES = 24
@@ -130,7 +130,7 @@ def _kind(row: Piece) -> str:
     return "muted" if all(n.right == n.wanted for n in row.nodes) else "on wrong"
 
 
-def _signs(canvas: Canvas, rows: Sequence[Piece], table: Dict, x: float, top: float) -> None:  # type: ignore[type-arg]
+def _signs(canvas: Canvas, rows: Sequence[Piece], table: Mapping[Tuple[int, int], Cell], x: float, top: float) -> None:
     calm: Dict[str, List[str]] = {"right": [], "unknown": []}
     for (i, k), cell in sorted(table.items()):
         cx, cy = x + k * CELL + CELL / 2, top + i * LINE + LINE / 2
