@@ -171,7 +171,7 @@ def test_from_then_on_it_is_as_ever(nodes: Nodes) -> None:
     """The next run does not say takeover any more."""
     node = nodes[WORKER]
     with RouteWatch(node) as watch:
-        run = play("kindnet.yml", f"--limit={node}")
+        run = play("kindnet.yml", "--diff", f"--limit={node}")
         assert run.rc == 0, run.output
         # That it takes over was recorded, and now it is not.
         (change,) = run.changed
