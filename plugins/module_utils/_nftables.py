@@ -213,7 +213,17 @@ def nat_ruleset(with_own: bool = False) -> Dict[str, Any]:
     tables = dict.fromkeys((family, table) for family, table, _chain in _native_nat_chains())
     if with_own and installed() and has_table():
         tables[FAMILY, TABLE] = None
-    return {"nftables": [one for family, table in tables for one in _objects(["list", "table", family, table])]}
+    return {"nftables": [one for family, table in tables for one in _table(family, table)]}
+
+
+def _table(family: str, table: str) -> List[Dict[str, Any]]:
+    try:
+        return _objects(["list", "table", family, table])
+    except ValueError:
+        # nft 1.0.6 takes the flags of a table that a process owns from memory it has freed, and may stop there. Asked for chains and sets, it tells none.
+        sets = [one for one in _objects(["list", "sets", family]) if one.get("set", {}).get("table") == table]
+        chains = [one["chain"]["name"] for one in _objects(["list", "chains", family]) if one.get("chain", {}).get("table") == table]
+        return sets + [one for chain in chains for one in _objects(["list", "chain", family, table, chain])]
 
 
 def _native_nat_chains() -> List[Tuple[str, str, str]]:

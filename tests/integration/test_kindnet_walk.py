@@ -12,6 +12,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 
 import pytest
@@ -181,6 +182,31 @@ def test_rules_of_a_container_that_the_host_has_no_program_for_are_a_doubt(node)
     assert said["by"] == "" and said["doubts"] == ["iptables-nft -t nat POSTROUTING"]
 
 
+# What nft 1.0.6 does, by chance, with a table that a process owns: its flags come from memory it has freed, and where that is no text it stops.
+STOPS = """#!/bin/sh
+case "$*" in
+*'list table inet owned') /usr/sbin/nft-itself "$@" | sed -E 's/("flags": ).*/\\1/' ;;
+*) exec /usr/sbin/nft-itself "$@" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_table_that_a_process_owns_is_read_like_any_other(node, stops):
+    if stops:
+        node.run("mv /usr/sbin/nft /usr/sbin/nft-itself; cat >/usr/sbin/nft; chmod 755 /usr/sbin/nft", stdin=STOPS)
+    with subprocess.Popen(node.inside(["nft", "-i"]), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as owner:
+        owner.stdin.write(
+            "add table inet owned { flags owner; }\nadd set inet owned pods { type ipv4_addr; elements = { 10.244.1.2 }; }\n"
+            "add chain inet owned there\nadd rule inet owned there masquerade\n"
+            "add chain inet owned post { type nat hook postrouting priority 90; }\nadd rule inet owned post ip saddr @pods jump there\n"
+        )
+        owner.stdin.flush()
+        until("the rule is there", lambda: "jump there" in node.out("nft list ruleset"))
+        said = one(walk(node), POD, "veth0")["translation"]
+    assert (said["by"], said["source"], said["doubts"]) == ("MASQUERADE", NODE, [])
+
+
 # --- Probes
 
 
@@ -193,9 +219,8 @@ def probe(node, step, identifier=4711, **options):
 
 def left(node):
     """What a watch might leave."""
-    ruleset = re.sub(r'"(packets|bytes)": \d+', r'"\1": 0', node.out("nft -j list ruleset"))
     return {
-        "ruleset": json.loads(ruleset),
+        "ruleset": node.out("nft --stateless list ruleset"),  # as text: nft 1.0.6 cannot say in JSON that a process owns a table
         "processes": sorted(command_of(pid) for pid in pids_inside(node)),
         "sockets": [line.split()[-1] for line in node.out("cat /proc/net/unix").splitlines() if "kindnet" in line],
         "packet sockets": node.out("cat /proc/net/packet").count("\n"),
