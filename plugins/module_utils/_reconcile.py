@@ -169,10 +169,10 @@ def _repair(this: Pass, name: str, error: Optional[KindnetError], concern: Any, 
         return
     this.blind.discard(name)
     failed = {p.subject for p in failures}
-    for change in plan.changes:
-        if change.subject not in failed:
-            say(NOTICE, line_of(change))
-            this.repairs.append((name, change))
+    made = [change for change in plan.changes if change.subject not in failed]
+    if made:
+        say(NOTICE, *map(line_of, made))
+    this.repairs += [(name, change) for change in made]
     for problem in plan.problems + tuple(failures):
         this.add_problem(name, problem.subject, problem.message)
     if name == "routes":
@@ -227,14 +227,17 @@ def as_kindnet_error(what: str, error: Exception) -> KindnetError:
     )
 
 
-def say(priority: int, text: str) -> None:
-    """One line: to the journal with its priority when systemd started us, else as a person wants it."""
-    line = "".join(c if c.isprintable() else " " for c in text)
-    if len(line) > LINE_MAX:
-        line = line[:LINE_MAX] + " ..."
+def say(priority: int, *texts: str) -> None:
+    """A line each: to the journal with its priority when systemd started us, else as a person wants it."""
     stream = sys.stdout if priority == NOTICE else sys.stderr
-    stream.write("%s%s\n" % ("<%d>" % priority if _to_journal(stream) else "", line))
+    mark = "<%d>" % priority if _to_journal(stream) else ""
+    stream.write("".join("%s%s\n" % (mark, _line(text)) for text in texts))
     stream.flush()
+
+
+def _line(text: str) -> str:
+    line = text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
+    return line if len(line) <= LINE_MAX else line[:LINE_MAX] + " ..."
 
 
 def _to_journal(stream: TextIO) -> bool:
