@@ -40,9 +40,11 @@ RTATTR = struct.Struct("=HH")
 RTNEXTHOP = struct.Struct("=HBBi")
 U32 = struct.Struct("=I")
 
-# A plain IPv4 route as the kernel writes it, in one piece: header, rtmsg, then table, destination, gateway and interface.
+# A plain route as the kernel writes it, in one piece: header, rtmsg, then the attributes below in their order.
 PLAIN4 = struct.Struct("=16x8BI HHI HH4s HH4s HHI")
 PLAIN4_ATTRIBUTES = ((8, RTA_TABLE), (8, RTA_DST), (8, RTA_GATEWAY), (8, RTA_OIF))
+PLAIN6 = struct.Struct("=16x8BI HHI HH16s HHI HH16s HHI HH32x HHB3x")
+PLAIN6_ATTRIBUTES = ((8, RTA_TABLE), (20, RTA_DST), (8, RTA_PRIORITY), (20, RTA_GATEWAY), (8, RTA_OIF), (36, RTA_CACHEINFO), (5, RTA_PREF))
 
 # A dump is one message after another while the table changes beneath; the kernel says so, and it is read again.
 ATTEMPTS = 20
@@ -140,6 +142,14 @@ def parse_route(data: bytes, at: int, end: int) -> Optional[Route]:
         ) = PLAIN4.unpack_from(data, at)  # fmt: skip
         if ((l1, t1), (l2, t2), (l3, t3), (l4, t4)) == PLAIN4_ATTRIBUTES and family == socket.AF_INET and not flags & RTM_F_CLONED:
             return Route(family, table, dst, prefix, tos, 0, protocol, scope, kind, flags, gateway, oif)
+    elif end - at == PLAIN6.size:
+        (
+            family, prefix, source, tos, _table, protocol, scope, kind, flags,
+            l1, t1, table, l2, t2, dst, l3, t3, metric, l4, t4, gateway, l5, t5, oif, l6, t6, l7, t7, preference,
+        ) = PLAIN6.unpack_from(data, at)  # fmt: skip
+        attributes = ((l1, t1), (l2, t2), (l3, t3), (l4, t4), (l5, t5), (l6, t6), (l7, t7))
+        if attributes == PLAIN6_ATTRIBUTES and family == socket.AF_INET6 and not flags & RTM_F_CLONED and not preference:
+            return Route(family, table, dst, prefix, tos, metric, protocol, scope, kind, flags, gateway, oif)
     family, prefix, source, tos, table, protocol, scope, kind, flags = RTMSG.unpack_from(data, at + 16)
     if flags & RTM_F_CLONED or family not in ZERO:
         return None

@@ -144,3 +144,21 @@ def test_the_short_way_and_the_long_one_read_the_same():
     shuffled = message(NEWROUTE, body[:12] + body[20:] + body[12:20], 1)
     assert _netlink.parse_route(shuffled, 0, len(shuffled)) == fast
     assert fast == _netlink.Route(socket.AF_INET, 254, bytes((10, 0, 1, 0)), 24, 0, 0, 107, 0, 1, 0, bytes((172, 18, 0, 1)), 2)
+
+
+def test_the_short_way_and_the_long_one_of_ipv6():
+    dst, gateway = bytes.fromhex("fd01" + "00" * 14), bytes.fromhex("fd00" + "00" * 13 + "09")
+
+    def read(order=range(7), flags=0, preference=0):
+        attributes = [
+            attribute(15, struct.pack("=I", 254)), attribute(1, dst), attribute(6, struct.pack("=I", 1024)), attribute(5, gateway),
+            attribute(4, struct.pack("=I", 3)), attribute(12, bytes(32)), attribute(20, bytes((preference,))),
+        ]
+        data = message(NEWROUTE, struct.pack("=BBBBBBBBI", 10, 64, 0, 0, 254, 107, 0, 1, flags) + b"".join(attributes[i] for i in order), 1)
+        assert len(data) == 136
+        return _netlink.parse_route(data, 0, len(data))
+
+    plain = _netlink.Route(socket.AF_INET6, 254, dst, 64, 0, 1024, 107, 0, 1, 0, gateway, 3)
+    assert read() == read(order=(0, 1, 2, 3, 4, 6, 5)) == plain
+    assert read(preference=1) == read(order=(0, 1, 2, 3, 4, 6, 5), preference=1) == plain._replace(extra=(20,))
+    assert read(flags=CLONED) is None
