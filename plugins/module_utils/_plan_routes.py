@@ -157,7 +157,7 @@ class _Planner:
         stuck = [r for r in routes if self._is_own(r) and r.metric in joined and r.type == UNICAST and not has_gateway(r)]
         for route in stuck:
             routes.remove(route)
-            subject = self._subject(route, beside=True)
+            subject = self._subject(cidr_text(route), self._text(route), beside=True)
             message = "a multipath route of the same metric is beside it, so it was left alone. %s" % _remedy(
                 "ip -6 route del %s" % cidr_text(route)
             )
@@ -274,7 +274,7 @@ class _Planner:
         """A route to no peer's pod CIDR. ``routes`` are all to this destination."""
         if self._is_own(route):
             if route.family == AF_INET6 and route.hops:
-                subject = self._subject(route, beside=True)  # the same, whatever else is there
+                subject = self._subject(cidr_text(route), self._text(route), beside=True)  # the same, whatever else is there
                 message = "it is stale, but somebody appended a next hop to it, so it was left alone. %s" % _remedy(
                     "ip -6 route del %s" % self._command(route)
                 )
@@ -307,19 +307,20 @@ class _Planner:
                 self._remove(self.late, route, peer.node, reason, after)
 
     def _remove(self, where: List[Change], route: Route, node: str, reason: str, after: str = "") -> None:
-        subject = self._subject(route, beside=bool(node))
-        where.append(Change(subject, "remove", self._text(route), "", reason, Op(route, node, after)))
-        next_hop = address_text(route.family, route.gateway)
-        self.verdicts.append(Verdict(subject, node, cidr_text(route), next_hop, "remove", reason))
+        cidr, text = cidr_text(route), self._text(route)
+        subject = self._subject(cidr, text, beside=bool(node))
+        where.append(Change(subject, "remove", text, "", reason, Op(route, node, after)))
+        self.verdicts.append(Verdict(subject, node, cidr, address_text(route.family, route.gateway), "remove", reason))
 
-    def _subject(self, route: Route, beside: bool = False) -> str:
+    def _subject(self, cidr: str, text: str, beside: bool = False) -> str:
         """A name for a route, different from that of any other to the same destination.
 
+        :param text: the route less its destination.
         :param beside: the destination is a wanted one, whose name belongs to the wanted route.
         """
-        subject = "route %s" % cidr_text(route)
+        subject = "route %s" % cidr
         if beside or subject in self.subjects:
-            subject = "%s %s" % (subject, self._text(route))
+            subject = "%s %s" % (subject, text)
         number, unique = 1, subject
         while unique in self.subjects:
             number += 1
