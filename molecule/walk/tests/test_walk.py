@@ -142,7 +142,8 @@ def kept(node: Node) -> dict[str, Any]:
     """What a probe might leave: rules (less what they count), processes of nft and of Python, sockets, files."""
     return {
         "ruleset": node.sh("nft --stateless list ruleset"),  # as text: nft 1.0.6 cannot say in JSON that a process owns a table
-        "processes": sorted(node.sh("ps -eo args | grep -E '^(/usr/sbin/)?nft|kindnet_probe' || true").splitlines()),
+        # Sorted out here: a grep beside ps would itself be in the list, or not yet.
+        "processes": sorted(p for p in node.sh("ps -eo args").splitlines() if re.search("^(/usr/sbin/)?nft|kindnet_probe", p)),
         "sockets": node.sh("grep -c kindnet /proc/net/unix || true"),
         "files": node.sh("find /run/kindnet* /var/lib/kindnet /etc/kindnet /tmp -not -path '*ansible*' -not -path '/tmp/systemd*' 2>/dev/null | sort"),
     }
