@@ -18,7 +18,7 @@ from ._errors import KindnetError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, List
+    from typing import Any, List, Tuple
 
 MINIMUM = (0, 7)
 # Where the role unpacks its pinned wheel if the distribution has none, or an older one. It comes first.
@@ -56,7 +56,7 @@ def require() -> None:
 
 
 def load() -> Any:
-    """Import it; the module.
+    """Import what of it makes the messages by which routes are changed; their class, ``rtmsg``.
 
     Errors: :class:`KindnetError` if it is missing, too old, broken, or others than root may change it.
     """
@@ -66,13 +66,54 @@ def load() -> Any:
     _extend_path()
     sys.dont_write_bytecode = True  # by root's umask it could be writable by a group, and then nothing there would be trusted
     try:
-        import pyroute2
+        made, version = _import()
     except ImportError as e:
         raise _error("cannot be imported by %s (%s)" % (sys.executable, e))
-    problem = _age(str(getattr(pyroute2, "__version__", "")))
+    problem = _age(version)
     if problem:
         raise _error(problem)
-    return pyroute2
+    return made
+
+
+def _import() -> Tuple[Any, str]:
+    """``rtmsg``, and the version of all of it.
+
+    All of it takes ten times as long and twice the memory of these modules, as its ``__init__`` imports every protocol, its database and asyncio. So the
+    package stands there without that for as long as they are imported.
+    """
+    from importlib.machinery import PathFinder
+
+    known = sys.modules.get("pyroute2")
+    spec = PathFinder.find_spec("pyroute2")
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    if known is None and places:
+        sys.modules["pyroute2"] = package = type(sys)("pyroute2")
+        package.__path__ = places
+    try:
+        from pyroute2.netlink.rtnl.rtmsg import rtmsg
+    except ImportError:
+        rtmsg = None
+    finally:
+        if known is None:
+            sys.modules.pop("pyroute2", None)  # whoever wants all of it gets that
+    if rtmsg is not None:
+        return rtmsg, next(filter(None, map(_version_in, places)), "")
+    import pyroute2  # not there, or broken: that says how; or so old that it has another layout
+
+    version = str(getattr(pyroute2, "__version__", ""))
+    if not _age(version):
+        raise ImportError("no netlink.rtnl.rtmsg in %s" % pyroute2.__file__)
+    return None, version
+
+
+def _version_in(place: str) -> str:
+    """The version in the file that says nothing else, which is cheaper to read than to import; "" if there is none, or of another form."""
+    try:
+        with open(os.path.join(place, "config", "version.py"), encoding="utf-8") as f:
+            name, _equal, value = f.read(1000).partition("=")
+    except OSError:
+        return ""
+    return value.strip().strip("\"'") if name.strip() == "__version__" else ""
 
 
 def _distrust() -> str:

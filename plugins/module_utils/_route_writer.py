@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the kindnet.host authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Changes of the kernel's routes: compiled by pyroute2, sent many at a time. The only code that makes any.
+"""Changes of the kernel's routes: encoded by pyroute2, sent many at a time. The only code that makes any.
 
-Compiling would be most of what a change costs. So pyroute2 compiles one message of each form, and those that differ from it in
+Encoding would be most of what a change costs. So pyroute2 encodes one message of each form, and those that differ from it in
 destination and next hop alone are made from that. The kernel takes the messages of one datagram in their order, one after the other,
 goes on after one that it refuses, and answers each by its number.
 """
@@ -30,14 +30,18 @@ if TYPE_CHECKING:
 
 NETLINK_CAP_ACK = 10
 NLM_F_REQUEST, NLM_F_ACK = 0x1, 0x4
-CODE = struct.Struct("=i")
+CODE, NUMBER = struct.Struct("=i"), struct.Struct("=I")
 ATTRIBUTES = NLMSGHDR.size + RTMSG.size  # where they begin
 
-# In pyroute2's words.
+# linux/rtnetlink.h, linux/netlink.h
+RTM_NEWROUTE, RTM_DELROUTE = 24, 25
+NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
+RTA_NH_ID = 30
+RT_TABLE_UNSPEC = 0  # in the place of a number that takes more than a byte, and is an attribute
 COMMANDS = {
-    "add": "add",  # only where no route of this destination, table, metric and tos is (NLM_F_CREATE, NLM_F_EXCL)
-    "replace": "change",  # in one step; only where there is one to replace (NLM_F_REPLACE alone)
-    "remove": "del",  # this very route: the kernel compares protocol, next hop, type, scope and metric too
+    "add": (RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL),  # only where no route of this destination, table, metric and tos is
+    "replace": (RTM_NEWROUTE, NLM_F_REPLACE),  # in one step; only where there is one to replace
+    "remove": (RTM_DELROUTE, 0),  # this very route: the kernel compares protocol, next hop, type, scope and metric too
 }
 
 RECEIVE_BUFFER = 1 << 20
@@ -50,9 +54,9 @@ class Writer:
     """Makes changes, each acknowledged by the kernel. Opened once for all of them."""
 
     def __init__(self) -> None:
-        from . import _pyroute2_dep  # the import costs 0.2 s: paid when there is something to change
+        from . import _pyroute2_dep  # paid for when there is something to change
 
-        self._compiler: Any = _pyroute2_dep.load().IPBatch()
+        self._rtmsg: Any = _pyroute2_dep.load()
         self._forms: Dict[Tuple[object, ...], Form] = {}
         self._number = 0
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
@@ -70,7 +74,6 @@ class Writer:
 
     def __exit__(self, *unused: object) -> None:
         self._socket.close()
-        self._compiler.close()
 
     def apply(self, operations: Sequence[Tuple[str, Route]]) -> List[int]:
         """Make changes in this order. Of each, 0 or the kernel's errno; ENOBUFS where nobody knows, as the answer was lost.
@@ -93,7 +96,7 @@ class Writer:
         kind = (action, len(route.gateway), route._replace(dst=b"", gateway=b""))
         form = self._forms.get(kind)
         if form is None:
-            message = self._compile(action, route)
+            message = self._encode(action, route)
             form = message, _place(message, RTA_DST, route.dst), _place(message, RTA_GATEWAY, route.gateway)
             if min(form[1:]) < 0:
                 return message  # without a destination or a next hop, or it is elsewhere: of no use for others
@@ -104,10 +107,16 @@ class Writer:
         changed[gateway_at : gateway_at + len(route.gateway)] = route.gateway
         return bytes(changed)
 
-    def _compile(self, action: str, route: Route) -> bytes:
-        self._compiler.reset()
-        self._compiler.route(COMMANDS[action], **arguments_of(route))
-        return bytes(self._compiler.batch)
+    def _encode(self, action: str, route: Route) -> bytes:
+        message = self._rtmsg()
+        message["header"]["type"], message["header"]["flags"] = COMMANDS[action]
+        message.update(_fields(route))
+        message["attrs"] = _attributes(route)
+        message.encode()
+        data = bytes(message.data)
+        if route.nexthop_id:  # which pyroute2 has no name for
+            data += RTATTR.pack(RTATTR.size + NUMBER.size, RTA_NH_ID) + NUMBER.pack(route.nexthop_id)
+        return NUMBER.pack(len(data)) + data[NUMBER.size :]
 
     def _exchange(self, messages: Sequence[bytes]) -> List[int]:
         """Send messages as one datagram; what the kernel says to each."""
@@ -161,36 +170,45 @@ def _place(message: bytes, attribute: int, value: bytes) -> int:
     return -1
 
 
-def arguments_of(route: Route) -> Dict[str, Any]:
-    """All that names ``route`` to the kernel, in pyroute2's words."""
+def _fields(route: Route) -> Dict[str, int]:
+    """The fixed part of a message, struct rtmsg, in pyroute2's words."""
+    return {
+        "family": route.family,
+        "dst_len": route.prefix,
+        "src_len": 0,
+        "tos": route.tos,
+        "table": route.table if route.table < 256 else RT_TABLE_UNSPEC,
+        "proto": route.protocol,
+        "scope": route.scope,
+        "type": route.type,
+        "flags": route.flags & FLAG_ONLINK,
+    }
+
+
+def _attributes(route: Route) -> List[Tuple[str, Any]]:
+    """All else that names a route to the kernel, in pyroute2's words."""
 
     def text(address: bytes) -> str:
         return socket.inet_ntop(route.family, address)
 
-    arguments: Dict[str, Any] = {
-        "family": route.family,
-        "dst": "%s/%d" % (text(route.dst), route.prefix),
-        "table": route.table,
-        "tos": route.tos,
-        "proto": route.protocol,
-        "scope": route.scope,
-        "type": route.type,
-    }
+    found: List[Tuple[str, Any]] = []
+    if route.prefix:
+        found.append(("RTA_DST", text(route.dst)))
+    if route.table >= 256:
+        found.append(("RTA_TABLE", route.table))
     if route.metric:
-        arguments["priority"] = route.metric
+        found.append(("RTA_PRIORITY", route.metric))
     if route.prefsrc:
-        arguments["prefsrc"] = text(route.prefsrc)
+        found.append(("RTA_PREFSRC", text(route.prefsrc)))
     if route.nexthop_id:
-        arguments["nh_id"] = route.nexthop_id
-    elif route.hops:
-        arguments["multipath"] = [
-            dict({"oif": h.oif, "hops": h.weight - 1}, **({"gateway": text(h.gateway)} if h.gateway else {})) for h in route.hops
+        return found
+    if route.hops:
+        hops = [
+            {"oif": hop.oif, "hops": hop.weight - 1, "flags": 0, "attrs": [("RTA_GATEWAY", text(hop.gateway))] if hop.gateway else []} for hop in route.hops
         ]
-    else:
-        if route.gateway:
-            arguments["gateway"] = text(route.gateway)
-        if route.oif:
-            arguments["oif"] = route.oif
-        if route.flags & FLAG_ONLINK:
-            arguments["flags"] = FLAG_ONLINK
-    return arguments
+        return [*found, ("RTA_MULTIPATH", hops)]
+    if route.gateway:
+        found.append(("RTA_GATEWAY", text(route.gateway)))
+    if route.oif:
+        found.append(("RTA_OIF", route.oif))
+    return found

@@ -9,27 +9,12 @@ __metaclass__ = type
 
 import errno
 import struct
-from types import SimpleNamespace
 
 import pytest
-from ansible_collections.kindnet.host.plugins.module_utils import _pyroute2_dep, _route_writer
+from ansible_collections.kindnet.host.plugins.module_utils import _route_writer
 from ansible_collections.kindnet.host.plugins.module_utils._route import Route
 
 NEWROUTE, ERROR = 24, 2
-
-
-class FakeCompiler:
-    """Destination and next hop, and no more: what is compiled is pyroute2's affair."""
-
-    def reset(self):
-        self.batch = b""
-
-    def route(self, command, dst, gateway, **unused):
-        attributes = b"".join(struct.pack("=HH4B", 8, kind, *map(int, text.split("/")[0].split("."))) for kind, text in ((1, dst), (5, gateway)))
-        self.batch += struct.pack("=IHHII", 28 + len(attributes), NEWROUTE, 0x600, 255, 7) + bytes(12) + attributes
-
-    def close(self):
-        pass
 
 
 class FakeKernel:
@@ -89,7 +74,6 @@ class FakePoll:
 
 @pytest.fixture
 def writer(monkeypatch):
-    monkeypatch.setattr(_pyroute2_dep, "load", lambda: SimpleNamespace(IPBatch=FakeCompiler))
     monkeypatch.setattr(_route_writer.socket, "socket", FakeKernel)
     monkeypatch.setattr(_route_writer.select, "poll", FakePoll)
     monkeypatch.setattr(FakePoll, "asked", [])
