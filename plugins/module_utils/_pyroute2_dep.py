@@ -120,11 +120,16 @@ def _distrust() -> str:
     """Why what is in FOLDER is not to be run by root, as half a sentence; "" if it is, or there is none."""
     if not os.path.lexists(FOLDER):
         return ""
-    places = [os.path.dirname(FOLDER), FOLDER]
-    for folder, folders, files in os.walk(FOLDER):
-        places += [os.path.join(folder, name) for name in folders + files]
-    for place in places:
-        st = os.lstat(place)
+    looked = [(place, os.lstat(place)) for place in (os.path.dirname(FOLDER), FOLDER)]
+    pending = [FOLDER] if stat.S_ISDIR(looked[-1][1].st_mode) else []
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                st = entry.stat(follow_symlinks=False)
+                looked.append((entry.path, st))
+                if stat.S_ISDIR(st.st_mode):
+                    pending.append(entry.path)
+    for place, st in looked:
         # A link is none of ours, and what it leads to nobody has looked at.
         if st.st_uid != 0 or st.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or stat.S_ISLNK(st.st_mode):
             return "is not loaded: %s may be written by others than root, or is a link (owner %d, mode %04o); look who changed it" % (
@@ -153,7 +158,7 @@ def _error(problem: str) -> KindnetError:
 def _extend_path() -> None:
     if os.path.isdir(FOLDER) and FOLDER not in sys.path:
         sys.path.insert(0, FOLDER)
-    if sys.flags.no_site:
+    if sys.flags.no_site and not os.path.isdir(os.path.join(FOLDER, "pyroute2")):
         # The pass starts with -S, which saves it half of its time; what it leaves out is made up for here.
         import site
 

@@ -115,13 +115,15 @@ def apply(section: Section, plan: Plan) -> Tuple[Problem, ...]:
 
     with Writer() as writer:
         for changes in _waves(plan.changes):
-            made = [c for c in changes if c.op.after not in failed]
-            codes = dict(zip((c.subject for c in made), writer.apply([(c.action, c.op.route) for c in made])))
+            # None waits for another one of its wave, so what failed before it is all that counts.
+            waits = {c.subject for c in changes if c.op.after in failed}
+            codes = iter(writer.apply([(c.action, c.op.route) for c in changes if c.subject not in waits]))
             for change in changes:
-                if change.subject in codes:
-                    message = _failure(change, codes[change.subject])
-                else:
+                if change.subject in waits:
                     message = "stays for now, because the route that takes its place could not be made"
+                else:
+                    code = next(codes)
+                    message = _failure(change, code) if code else ""
                 if message:
                     failed.add(change.subject)
                     problems.append(Problem(change.subject, "peer %s: %s" % (change.op.node, message) if change.op.node else message))
@@ -316,8 +318,8 @@ def _permission_error(value: str) -> KindnetError:
 
 
 def _failure(change: Change, code: int) -> str:
-    """What the kernel's answer means, with the remedy; "" if the route is as planned."""
-    if code == 0 or (change.action == "remove" and code in (errno.ESRCH, errno.ENOENT)):
+    """What the kernel's refusal means, with the remedy; "" if the route is as planned all the same."""
+    if change.action == "remove" and code in (errno.ESRCH, errno.ENOENT):
         return ""
     name = errno.errorcode.get(code, str(code))
     if code == errno.EPERM:
