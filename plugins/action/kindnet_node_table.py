@@ -207,11 +207,13 @@ class Inventory:
             refuse_other_cluster(ledger, cluster_name)
         known = plan_node_ips(ledger, self.interfaces, self.renamed_from, {})
         unknown = [n for n in self.interfaces if n not in known]
-        reread = [n for n in self.interfaces if n in here and n in known] if self.args.get("reread_node_ips") else []
+        inside = set(here)
+        reread = [n for n in self.interfaces if n in inside and n in known] if self.args.get("reread_node_ips") else []
         if unknown or reread:
             if self.answers is None:
                 raise Ask(self._whom(unknown + reread, self._without_block(ledger, cluster_cidrs, known), ledger, here, path))
-            found = {n: a["addresses"] for n, a in self.answers.items() if n in (*unknown, *reread) and a["interface"] == self.interfaces[n]}
+            needed = {*unknown, *reread}
+            found = {n: a["addresses"] for n, a in self.answers.items() if n in needed and a["interface"] == self.interfaces[n]}
             known = plan_node_ips(ledger, self.interfaces, self.renamed_from, found)
             if len(known) < len(self.interfaces):
                 raise self._without_address([n for n in self.interfaces if n not in known], path)
