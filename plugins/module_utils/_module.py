@@ -27,7 +27,9 @@ COMMON_OPTIONS: Dict[str, Dict[str, Any]] = {
     "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},
 }
 
-# Of a failure: entries of each list in the result, and problems with a line of their own in the message; further ones that are named.
+# Entries of each list in the result. A controller keeps what every host told, and a first run has as many changes per host as there are hosts.
+TOLD = 100
+# Of a failure: the same, and problems with a line of their own in the message; further ones that are named.
 LISTED, NAMED = 20, 100
 
 
@@ -69,8 +71,9 @@ def run(module: Any, concern: Concern, extra: Optional[Callable[[Outcome], Dict[
     for note in outcome.plan.notes:
         module.warn("%s: %s" % (host, note))
     if result["problems"]:
-        module.fail_json(msg=message_of(host, result["problems"]), **in_brief(result))
-    module.exit_json(**result)
+        # Ansible prints all of a failure: nobody is to look for the message among thousands of routes.
+        module.fail_json(msg=message_of(host, result["problems"]), **in_brief(result, LISTED))
+    module.exit_json(**in_brief(result, TOLD))
 
 
 def message_of(host: str, problems: List[Dict[str, str]]) -> str:
@@ -83,12 +86,17 @@ def message_of(host: str, problems: List[Dict[str, str]]) -> str:
     return "\n".join(lines)
 
 
-def in_brief(result: Dict[str, Any]) -> Dict[str, Any]:
-    """The result of a failure, of which Ansible prints everything: nobody is to look for the message among thousands of routes."""
-    left_out = {key: len(value) - LISTED for key, value in result.items() if isinstance(value, list) and len(value) > LISTED}
-    if not left_out:
+def in_brief(result: Dict[str, Any], most: int) -> Dict[str, Any]:
+    """The result with at most so many entries in each list, and how many were left out. What is added for the first time is left out first."""
+    long = {key: value for key, value in result.items() if isinstance(value, list) and len(value) > most}
+    if not long:
         return result
-    return dict(result, left_out=left_out, **{key: result[key][:LISTED] for key in left_out})
+    kept = {key: [value[i] for i in sorted(sorted(range(len(value)), key=lambda i: _is_added(value[i]))[:most])] for key, value in long.items()}
+    return dict(result, left_out={key: len(value) - most for key, value in long.items()}, **kept)
+
+
+def _is_added(entry: Any) -> bool:
+    return isinstance(entry, dict) and entry.get("action") == "add"
 
 
 def short_invocation(params: Dict[str, Any]) -> Dict[str, Any]:

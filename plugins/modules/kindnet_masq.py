@@ -277,6 +277,11 @@ notes:
   type: list
   elements: str
   sample: []
+left_out:
+  description: How many entries of RV(changes), RV(problems) and RV(notes) are not told. Each list has at most 100, and 20 of a failure.
+  returned: if a list is longer
+  type: dict
+  sample: {changes: 12}
 """
 
 from ansible.module_utils.basic import AnsibleModule

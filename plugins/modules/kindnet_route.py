@@ -281,9 +281,10 @@ notes:
   sample: []
 left_out:
   description:
-    - How many entries of RV(routes), RV(changes), RV(problems) and RV(notes) are not told. Of a failure Ansible prints all there is, so each list ends
-      after 20 entries; routes that are not as wanted come first.
-  returned: on failure, if a list is longer
+    - How many entries of RV(routes), RV(changes), RV(problems) and RV(notes) are not told. Each list has at most 100, since the controller keeps what every
+      host told, and 20 of a failure, of which Ansible prints all there is. What is added is left out first, and of RV(routes) what is wrong is told first.
+      C(--diff) tells all changes, and so does the journal of a host of what its passes did.
+  returned: if a list is longer
   type: dict
   sample: {changes: 4978, routes: 4978}
 """

@@ -60,10 +60,27 @@ def test_first_application_and_removal_of_dual_stack(host):
     foreign = host.foreign()
     nodes = dual_stack(250)
     real = host.module(nodes=nodes, node_name="me")
-    assert len(real["changes"]) == 501 and "failed" not in real  # the record is one of them
+    assert real["left_out"] == {"changes": 401, "routes": 400} and "failed" not in real  # the record is one of the changes
+    assert len(real["changes"]) == len(real["routes"]) == 100
     assert ours(host) == wanted(nodes) and host.foreign() == foreign
-    assert len(host.module(state="absent")["routes"]) == 500
+    gone = host.module(state="absent")
+    assert len(gone["routes"]) + gone["left_out"]["routes"] == 500
     assert not ours(host) and host.foreign() == foreign
+
+
+def test_of_many_changes_those_that_take_something_are_told(host):
+    nodes = dual_stack(120)
+    host.module(nodes=nodes, node_name="me")
+    moved = [ME, *(dict(n, node_ips=[n["node_ips"][0].replace("18.1", "18.2"), n["node_ips"][1]]) for n in nodes[1:31]), *nodes[41:]]
+    more = [node("more%d" % i, "172.18.3.%d" % i, "10.150.%d.0/24" % i) for i in range(1, 201)]
+    result = host.module(check=True, nodes=moved + more, node_name="me", force_removals=True)
+    told = [(c["subject"], c["action"]) for c in result["changes"]]
+    assert len(told) == 100 and {s for s, action in told if action == "replace"} >= {"route 10.100.%d.0/24" % i for i in range(1, 31)}
+    gone = {"route 10.100.%d.0/24" % i for i in range(31, 41)} | {"route fd00:100:%x::/64" % i for i in range(31, 41)}
+    assert {s for s, action in told if action == "remove"} == gone
+    # All of what comes, goes or is moved; and the record, which is replaced.
+    assert len(told) + result["left_out"]["changes"] == 200 + 30 + 20 + 1
+    assert len(result["routes"]) + result["left_out"]["routes"] == 200 + 30 + 20
 
 
 def test_one_bad_among_many_costs_only_itself(host):
