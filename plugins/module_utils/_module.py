@@ -11,6 +11,7 @@ import os
 import platform
 
 from ._converge import converge
+from ._desired import FILE
 from ._errors import KindnetError
 from ._plan import Plan, as_data, diff_of
 
@@ -87,16 +88,19 @@ def message_of(host: str, problems: List[Dict[str, str]]) -> str:
 
 
 def in_brief(result: Dict[str, Any], most: int) -> Dict[str, Any]:
-    """The result with at most so many entries in each list, and how many were left out. What is added for the first time is left out first."""
+    """The result with at most so many entries in each list, and how many were left out: of additions first, and never the record."""
     long = {key: value for key, value in result.items() if isinstance(value, list) and len(value) > most}
     if not long:
         return result
-    kept = {key: [value[i] for i in sorted(sorted(range(len(value)), key=lambda i: _is_added(value[i]))[:most])] for key, value in long.items()}
+    kept = {key: [value[i] for i in sorted(sorted(range(len(value)), key=lambda i: _rank(value[i]))[:most])] for key, value in long.items()}
     return dict(result, left_out={key: len(value) - most for key, value in long.items()}, **kept)
 
 
-def _is_added(entry: Any) -> bool:
-    return isinstance(entry, dict) and entry.get("action") == "add"
+def _rank(entry: Any) -> int:
+    """What is not told for lack of room comes last."""
+    if not isinstance(entry, dict):
+        return 1
+    return 0 if entry.get("subject") == FILE else 2 if entry.get("action") == "add" else 1
 
 
 def short_invocation(params: Dict[str, Any]) -> Dict[str, Any]:

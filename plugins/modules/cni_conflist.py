@@ -293,6 +293,11 @@ remedy:
   description: What to do.
   returned: on bad input
   type: str
+left_out:
+  description: How many entries of RV(changes), RV(problems) and RV(notes) are not told. Each list has at most 100, and 20 of a failure.
+  returned: if a list is longer
+  type: dict
+  sample: {changes: 12}
 """
 
 from typing import TYPE_CHECKING

@@ -31,6 +31,7 @@ class Table:
         self._missing = set(of(host, "peers").get("missing") or ())
         self._knows = of(host, "desired").get("peers") == wanted
         self._leaves_out = leaves_out(host)
+        self._is_cut = bool(host.get("differences_left_out"))
         self._routes: Dict[str, Data] = {}
         self._wide: List[Any] = []
         for route in told_routes(host):
@@ -56,6 +57,8 @@ class Table:
         """Where packets for ``cidr`` go instead, in a few words; "" if they go right, if that cannot be told, or if the report has it already."""
         if cidr in self._is_right or "route %s" % cidr in self.listed:
             return ""
+        if self._is_cut:
+            return ""  # it may be among the differences that were counted, and not told
         route = self._routes.get(cidr)
         if route is not None:
             return _shown(route)

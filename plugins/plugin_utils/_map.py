@@ -188,6 +188,7 @@ class _Look:
         self.book, self.name, self.own = book, name, set(own)
         self.families = set(map(_family, ips))
         self.leaves_out = leaves_out(host)
+        self.is_cut = bool(host.get("differences_left_out"))  # so what is not named may be wrong all the same
         self.is_rest_right = is_rest_right(host, book.known.get(name, ""))
         self.own_networks = [n for n in map(_network, own) if n]
         self.at: Dict[str, List[Mapping[str, Any]]] = {}
@@ -223,7 +224,7 @@ class _Look:
             if self.leaves_out and cidr not in self.named and wanted and _family(cidr) in self.families:
                 return self._route(cidr, RIGHT, wanted, "") if self.is_rest_right else self._route(cidr, UNKNOWN, "", "not told")
             if cidr not in self.named and not self._on_link(wanted):
-                return self._route(cidr, UNKNOWN, "", "not on-link, left to the network")
+                return self._route(cidr, UNKNOWN, "", "not told" if self.is_cut else "not on-link, left to the network")
             return self._route(cidr, MISSING, "", "")
         routes = sorted(routes, key=lambda r: (int(r.get("metric") or 0), not r.get("ours")))
         found.extend(self._route(cidr, FOREIGN, str(r.get("via") or ""), _made_by(r)) for r in routes[1:] if not r.get("ours"))
@@ -240,7 +241,7 @@ class _Look:
         if via == wanted:
             return self._route(cidr, RIGHT, via, "")
         if via and cidr not in self.named and not self._on_link(wanted):
-            return self._route(cidr, RIGHT, via, "by a gateway")
+            return self._route(cidr, UNKNOWN, via, "not told") if self.is_cut else self._route(cidr, RIGHT, via, "by a gateway")
         return self._route(cidr, WRONG, via, "not via %s" % wanted if wanted else "no next hop is known")
 
     def _other(self, route: Mapping[str, Any]) -> Optional[Route]:

@@ -54,6 +54,17 @@ def test_a_missing_route_that_the_report_has_is_not_said_again(key: str) -> None
     assert the_one(nodes, hosts)["check"] == "one_way"
 
 
+def test_what_may_be_among_the_differences_that_were_not_told_is_not_said_either() -> None:
+    """Of more differences than a module tells, only the number is known; a node that lost all its routes is no news about those that still route to it."""
+    nodes, hosts = cluster()
+    drop_route(hosts["n1"], "10.100.0.0/24")
+    hosts["n1"]["info"]["peers"].update(present=1, missing=["10.100.0.0/24"])
+    assert the_one(nodes, hosts)["check"] == "one_way"
+    hosts["n1"]["differences"].append({"concern": "routes", "subject": "route 10.100.9.0/24", "message": ""})
+    hosts["n1"]["differences_left_out"] = 1
+    assert findings(nodes, hosts) == []
+
+
 def test_neither_way_is_no_one_way() -> None:
     nodes, hosts = cluster(2)
     drop_route(hosts["n0"], "10.100.1.0/24")

@@ -34,6 +34,11 @@ def elsewhere(position):
     return fault
 
 
+def cut(report):
+    """The first node has more differences than its modules tell."""
+    report["hosts"][0]["differences_left_out"] = 7
+
+
 def named(subject):
     return differs(0, "routes", subject, "replace", "something", "via 192.0.2.9 proto kindnet", "its next hop differs")
 
@@ -76,6 +81,12 @@ CASES = [
         [elsewhere(1), replaced(TO_B, route(TO_B, "172.18.0.1")), named("route 10.244.1.0/24")],
         [(WRONG, "10.244.1.0/24 via 172.18.0.1 (not via 192.0.2.9)")],
     ),
+    (
+        "by a gateway, of a node that did not tell all",
+        [elsewhere(1), cut, replaced(TO_B, route(TO_B, "172.18.0.1"))],
+        [(UNKNOWN, "10.244.1.0/24 via 172.18.0.1 (not told)")],
+    ),
+    ("none, of a node that did not tell all", [elsewhere(1), cut, replaced(TO_B)], [(UNKNOWN, "10.244.1.0/24 (not told)")]),
     ("left to the network", [elsewhere(1), replaced(TO_B)], [(UNKNOWN, "10.244.1.0/24 (not on-link, left to the network)")]),
     (
         "not on-link, and the run misses it",
