@@ -170,9 +170,9 @@ def _repair(this: Pass, name: str, error: Optional[KindnetError], concern: Any, 
     this.blind.discard(name)
     failed = {p.subject for p in failures}
     made = [change for change in plan.changes if change.subject not in failed]
+    this.repairs += [(name, change) for change in made]  # first: what was made is for the history, whatever becomes of the words
     if made:
         say(NOTICE, *map(line_of, made))
-    this.repairs += [(name, change) for change in made]
     for problem in plan.problems + tuple(failures):
         this.add_problem(name, problem.subject, problem.message)
     if name == "routes":
