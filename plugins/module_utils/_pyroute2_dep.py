@@ -91,19 +91,29 @@ def _import() -> Tuple[Any, str]:
         package.__path__ = places
     try:
         from pyroute2.netlink.rtnl.rtmsg import rtmsg
-    except ImportError:
-        rtmsg = None
+
+        return rtmsg, next(filter(None, map(_version_in, places)), "")
+    except Exception:
+        return _import_all()  # one that cannot be taken apart, too old, or not there
     finally:
         if known is None:
-            sys.modules.pop("pyroute2", None)  # whoever wants all of it gets that
-    if rtmsg is not None:
-        return rtmsg, next(filter(None, map(_version_in, places)), "")
-    import pyroute2  # not there, or broken: that says how; or so old that it has another layout
+            for name in [n for n in sys.modules if n.partition(".")[0] == "pyroute2"]:
+                del sys.modules[name]  # whoever wants all of it gets that
 
-    version = str(getattr(pyroute2, "__version__", ""))
-    if not _age(version):
-        raise ImportError("no netlink.rtnl.rtmsg in %s" % pyroute2.__file__)
-    return None, version
+
+def _import_all() -> Tuple[Any, str]:
+    for name in [n for n in sys.modules if n.partition(".")[0] == "pyroute2"]:
+        del sys.modules[name]
+    try:
+        import pyroute2
+
+        version = str(getattr(pyroute2, "__version__", ""))
+        if _age(version):
+            return None, version  # another layout
+        from pyroute2.netlink.rtnl.rtmsg import rtmsg
+    except Exception as e:
+        raise ImportError("%s: %s" % (type(e).__name__, e))
+    return rtmsg, version
 
 
 def _version_in(place: str) -> str:
@@ -158,7 +168,7 @@ def _error(problem: str) -> KindnetError:
 def _extend_path() -> None:
     if os.path.isdir(FOLDER) and FOLDER not in sys.path:
         sys.path.insert(0, FOLDER)
-    if sys.flags.no_site and not os.path.isdir(os.path.join(FOLDER, "pyroute2")):
+    if sys.flags.no_site and not os.path.isfile(os.path.join(FOLDER, "pyroute2", "__init__.py")):
         # The pass starts with -S, which saves it half of its time; what it leaves out is made up for here.
         import site
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 __metaclass__ = type
 
 import errno
+import sys
 
 import pytest
 from ansible_collections.kindnet.host.plugins.module_utils import _pyroute2_dep, _route_writer, _routes, _wanted_routes
@@ -131,6 +132,46 @@ def test_a_pyroute2_that_others_may_write_is_neither_found_nor_loaded(monkeypatc
     for look in (_pyroute2_dep.require, _pyroute2_dep.load):
         with pytest.raises(KindnetError, match="may be written by others than root"):
             look()
+
+
+# What __init__ defines, what rtmsg does, and the version in its file; then what comes of it.
+PACKAGES = {
+    "as it is": ("raise AssertionError('not needed')", "class rtmsg: pass", "0.9.7", "rtmsg"),
+    "one that cannot be taken apart": ("thing = 1; __version__ = '0.10.0'", "from pyroute2 import thing\nclass rtmsg: pass", "0.10.0", "rtmsg"),
+    "one whose modules look at the package": ("thing = 1", "import pyroute2\npyroute2.thing\nclass rtmsg: pass", "0.10.0", "rtmsg"),
+    "too old": ("", "class rtmsg: pass", "0.6.9", "is of version 0.6.9"),
+    "too old, with another layout": ("__version__ = '0.5.14'", None, None, "is of version 0.5.14"),
+    "with another layout, and new": ("__version__ = '1.0'", None, None, "cannot be imported"),
+    "broken": ("1 / 0", "1 / 0", "0.9.7", "ZeroDivisionError"),
+    "not there": (None, None, None, "cannot be imported"),
+}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_what_is_loaded_of_pyroute2(monkeypatch, tmp_path, package):
+    init, codec, version, expected = PACKAGES[package]
+    for path, text in (
+        ("__init__.py", init), ("netlink/__init__.py", codec and ""), ("netlink/rtnl/__init__.py", codec and ""), ("netlink/rtnl/rtmsg.py", codec),
+        ("config/version.py", version and "__version__ = '%s'\n" % version),
+    ):
+        if text is not None:
+            (tmp_path / "pyroute2" / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "pyroute2" / path).write_text(text)
+    kept = {name: sys.modules[name] for name in list(sys.modules) if name.partition(".")[0] == "pyroute2"}
+    for name in kept:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *(p for p in sys.path if "site-packages" not in p)])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(_pyroute2_dep, "FOLDER", str(tmp_path / "none"))
+    try:
+        if expected == "rtmsg":
+            assert _pyroute2_dep.load().__name__ == "rtmsg"
+        else:
+            with pytest.raises(KindnetError, match=expected):
+                _pyroute2_dep.load()
+    finally:
+        for name in [n for n in sys.modules if n.partition(".")[0] == "pyroute2"]:
+            del sys.modules[name]
 
 
 class Node:
