@@ -282,7 +282,8 @@ notes:
 left_out:
   description:
     - How many entries of RV(routes), RV(changes), RV(problems) and RV(notes) are not told. Each list has at most 100, since the controller keeps what every
-      host told, and 20 of a failure, of which Ansible prints all there is. What is added is left out first, and the record never; of RV(routes) what is wrong is told first.
+      host told, and 20 of a failure, of which Ansible prints all there is. What is added is left out first, and the record never; of RV(routes) what is
+      wrong is told first.
       C(--diff) tells all changes, and so does the journal of a host of what its passes did.
   returned: if a list is longer
   type: dict
