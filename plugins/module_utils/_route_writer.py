@@ -17,7 +17,20 @@ import select
 import socket
 import struct
 
-from ._netlink import NETLINK_ROUTE, NLMSG_ERROR, NLMSGHDR, RTA_DST, RTA_GATEWAY, RTATTR, RTMSG, SOL_NETLINK
+from ._netlink import (
+    NETLINK_ROUTE,
+    NLM_F_REQUEST,
+    NLMSG_ERROR,
+    NLMSGHDR,
+    RTA_DST,
+    RTA_GATEWAY,
+    RTA_NH_ID,
+    RTATTR,
+    RTM_NEWROUTE,
+    RTMSG,
+    SOL_NETLINK,
+    U32,
+)
 from ._route import FLAG_ONLINK
 
 TYPE_CHECKING = False
@@ -29,14 +42,13 @@ if TYPE_CHECKING:
     Form = Tuple[bytes, int, int]  # a message, and where in it destination and next hop are
 
 NETLINK_CAP_ACK = 10
-NLM_F_REQUEST, NLM_F_ACK = 0x1, 0x4
-CODE, NUMBER = struct.Struct("=i"), struct.Struct("=I")
+NLM_F_ACK = 0x4
+CODE = struct.Struct("=i")
 ATTRIBUTES = NLMSGHDR.size + RTMSG.size  # where they begin
 
 # linux/rtnetlink.h, linux/netlink.h
-RTM_NEWROUTE, RTM_DELROUTE = 24, 25
+RTM_DELROUTE = 25
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
-RTA_NH_ID = 30
 RT_TABLE_UNSPEC = 0  # in the place of a number that takes more than a byte, and is an attribute
 COMMANDS = {
     "add": (RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL),  # only where no route of this destination, table, metric and tos is
@@ -115,8 +127,8 @@ class Writer:
         message.encode()
         data = bytes(message.data)
         if route.nexthop_id:  # which pyroute2 has no name for
-            data += RTATTR.pack(RTATTR.size + NUMBER.size, RTA_NH_ID) + NUMBER.pack(route.nexthop_id)
-        return NUMBER.pack(len(data)) + data[NUMBER.size :]
+            data += RTATTR.pack(RTATTR.size + U32.size, RTA_NH_ID) + U32.pack(route.nexthop_id)
+        return U32.pack(len(data)) + data[U32.size :]
 
     def _exchange(self, messages: Sequence[bytes]) -> List[int]:
         """Send messages as one datagram; what the kernel says to each."""
@@ -175,7 +187,6 @@ def _fields(route: Route) -> Dict[str, int]:
     return {
         "family": route.family,
         "dst_len": route.prefix,
-        "src_len": 0,
         "tos": route.tos,
         "table": route.table if route.table < 256 else RT_TABLE_UNSPEC,
         "proto": route.protocol,
