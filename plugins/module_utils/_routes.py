@@ -115,11 +115,10 @@ def apply(section: Section, plan: Plan) -> Tuple[Problem, ...]:
 
     with Writer() as writer:
         for changes in _waves(plan.changes):
-            # None waits for another one of its wave, so what failed before it is all that counts.
-            waits = {c.subject for c in changes if c.op.after in failed}
-            codes = iter(writer.apply([(c.action, c.op.route) for c in changes if c.subject not in waits]))
+            # None waits for another one of its wave, so what fails in it changes nothing for the rest of it.
+            codes = iter(writer.apply([(c.action, c.op.route) for c in changes if c.op.after not in failed]))
             for change in changes:
-                if change.subject in waits:
+                if change.op.after in failed:
                     message = "stays for now, because the route that takes its place could not be made"
                 else:
                     code = next(codes)
