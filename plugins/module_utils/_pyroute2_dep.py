@@ -93,17 +93,20 @@ def _import() -> Tuple[Any, str]:
         from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
         return rtmsg, next(filter(None, map(_version_in, places)), "")
-    except Exception:
-        return _import_all()  # one that cannot be taken apart, too old, or not there
+    except Exception:  # whatever a package says that is too old, cannot be taken apart, or is not there: all of it says why
+        return _import_all()
     finally:
         if known is None:
-            for name in [n for n in sys.modules if n.partition(".")[0] == "pyroute2"]:
-                del sys.modules[name]  # whoever wants all of it gets that
+            _forget()  # whoever wants all of it gets that
+
+
+def _forget() -> None:
+    for name in [n for n in sys.modules if n.partition(".")[0] == "pyroute2"]:
+        del sys.modules[name]
 
 
 def _import_all() -> Tuple[Any, str]:
-    for name in [n for n in sys.modules if n.partition(".")[0] == "pyroute2"]:
-        del sys.modules[name]
+    _forget()
     try:
         import pyroute2
 
@@ -111,7 +114,7 @@ def _import_all() -> Tuple[Any, str]:
         if _age(version):
             return None, version  # another layout
         from pyroute2.netlink.rtnl.rtmsg import rtmsg
-    except Exception as e:
+    except Exception as e:  # a broken package may raise anything, and one that cannot be used is one error
         raise ImportError("%s: %s" % (type(e).__name__, e))
     return rtmsg, version
 
