@@ -13,7 +13,7 @@ from typing import Any, Dict, Iterable, List, Sequence, Tuple
 from ..module_utils._node_table import shorten
 from ..module_utils._peers_digest import expected
 from ._cross_hosts import CONVERGE, could_tell, finding, listed, of
-from ._told_routes import is_rest_right, leaves_out, told_routes
+from ._told_routes import is_cut, is_rest_right, leaves_out, told_routes
 
 Data = Dict[str, Any]
 
@@ -31,7 +31,7 @@ class Table:
         self._missing = set(of(host, "peers").get("missing") or ())
         self._knows = of(host, "desired").get("peers") == wanted
         self._leaves_out = leaves_out(host)
-        self._is_cut = bool(host.get("differences_left_out"))
+        self._is_cut = is_cut(host)
         self._routes: Dict[str, Data] = {}
         self._wide: List[Any] = []
         for route in told_routes(host):

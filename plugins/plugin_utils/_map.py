@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from ..module_utils._peers_digest import expected
-from ._told_routes import is_rest_right, leaves_out, told_routes
+from ._told_routes import is_cut, is_rest_right, leaves_out, told_routes
 
 RIGHT, MISSING, FOREIGN, WRONG, UNKNOWN = "right", "missing", "foreign", "wrong", "unknown"
 # What an operator has to look at first comes first.
@@ -188,7 +188,7 @@ class _Look:
         self.book, self.name, self.own = book, name, set(own)
         self.families = set(map(_family, ips))
         self.leaves_out = leaves_out(host)
-        self.is_cut = bool(host.get("differences_left_out"))  # so what is not named may be wrong all the same
+        self.is_cut = is_cut(host)
         self.is_rest_right = is_rest_right(host, book.known.get(name, ""))
         self.own_networks = [n for n in map(_network, own) if n]
         self.at: Dict[str, List[Mapping[str, Any]]] = {}

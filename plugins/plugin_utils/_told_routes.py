@@ -18,6 +18,11 @@ def leaves_out(host: Mapping[str, Any]) -> bool:
     return bool((host.get("info") or {}).get("routes_left_out"))
 
 
+def is_cut(host: Mapping[str, Any]) -> bool:
+    """Whether it counted differences that it did not tell, so that what is not named may be wrong all the same."""
+    return bool(host.get("differences_left_out"))
+
+
 def is_rest_right(host: Mapping[str, Any], wanted: str) -> bool:
     """Whether each route to a peer is right that the host does not tell, and that neither it nor the report calls wrong.
 
@@ -29,7 +34,7 @@ def is_rest_right(host: Mapping[str, Any], wanted: str) -> bool:
     could_tell_missing = (info.get("peers") or {}).get("wanted", 0) >= info["routes_left_out"]
     if could_tell_missing and (info.get("desired") or {}).get("peers") == wanted:
         return True
-    return "routes" in (host.get("looked_at") or ()) and not host.get("differences_left_out")
+    return "routes" in (host.get("looked_at") or ()) and not is_cut(host)
 
 
 def told_routes(host: Mapping[str, Any]) -> List[Dict[str, Any]]:
