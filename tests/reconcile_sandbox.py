@@ -38,7 +38,8 @@ exec sleep infinity
 """
 
 SYSTEMCTL = r'''#!/usr/bin/python3 -IS
-import json, os, subprocess, sys, time
+import json, os, signal, subprocess, sys, time
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a test may end the watch that reads this
 UNITS, STATE = "/etc/systemd/system/", "/run/systemctl.json"
 TIMER, SERVICE, WATCH = "kindnet-reconcile.timer", "kindnet-reconcile.service", "kindnet-watch.service"
 LINKS = {TIMER: UNITS + "timers.target.wants/" + TIMER, WATCH: UNITS + "multi-user.target.wants/" + WATCH}

@@ -45,7 +45,7 @@ class Watch:
         node.sh(": >/run/passes; : >/run/journal")
         # nsenter becomes the program itself
         self.process = subprocess.Popen(node.command(COMMAND, "--watch"), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.until(lambda: "inotify" in self.node.sh("ls -l /proc/%d/fd" % self.process.pid) and self.is_asleep())
+        self.until(lambda: self.listens() and self.is_asleep())
 
     def close(self):
         self.process.kill()
@@ -54,6 +54,10 @@ class Watch:
     def status(self, field):
         lines = self.node.sh("cat /proc/%d/status" % self.process.pid).splitlines()
         return next(line.split()[1] for line in lines if line.startswith(field + ":"))
+
+    def listens(self):
+        # ls complains of a file that was closed while it looked
+        return "inotify" in self.node.run("ls", "-l", "/proc/%d/fd" % self.process.pid, check=False).stdout
 
     def is_asleep(self):
         wchan = self.node.sh("cat /proc/%d/wchan" % self.process.pid)
@@ -174,6 +178,7 @@ def test_nothing_is_done_while_nothing_happens(watch):
 def test_it_is_small(watch):
     watch.node.sh("ip route del 10.244.1.0/24")
     watch.until(lambda: watch.passes() == 2)
+    watch.settled()
     assert int(watch.status("VmHWM")) < 15_000  # kB
 
 
