@@ -62,7 +62,7 @@ class Sandbox:
 
     def run(self, *command: str, stdin: str = "", check: bool = True, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            self.command(*command), input=stdin, capture_output=True, text=True, timeout=120, check=False, env=dict(os.environ, **(env or {}))
+            self.command(*command), input=stdin, capture_output=True, text=True, timeout=600, check=False, env=dict(os.environ, **(env or {}))
         )
         assert done.returncode == 0 or not check, "%s\n%s\n%s" % (command, done.stdout, done.stderr)
         return done

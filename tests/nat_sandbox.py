@@ -44,7 +44,7 @@ class Sandbox:
         """A command in the sandbox, as an argument list or a line for sh."""
         if isinstance(argv, str):
             argv = ["sh", "-euc", argv]
-        done = subprocess.run(self.inside(argv), input=stdin, capture_output=True, text=True, timeout=120, check=False, **options)
+        done = subprocess.run(self.inside(argv), input=stdin, capture_output=True, text=True, timeout=600, check=False, **options)
         assert not check or done.returncode == 0, (argv, done.stdout, done.stderr)
         return done
 
@@ -73,7 +73,7 @@ class Sandbox:
             env=self.module_env(),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
         assert done.stdout.strip(), done.stderr

@@ -125,7 +125,7 @@ class Sandbox:
         return ["nsenter", "--target", str(self.process.pid), "--mount", "--net", "--wdns=%s" % ROOT, "--", *command]
 
     def run(self, *command: str, stdin: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(self.command(*command), input=stdin, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(self.command(*command), input=stdin, capture_output=True, text=True, timeout=600, check=False)
         assert done.returncode == 0 or not check, "%s\n%s\n%s" % (command, done.stdout, done.stderr)
         return done
 

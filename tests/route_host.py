@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -168,6 +169,7 @@ class RouteHost:
             text=True,
         )
         self._links = links.count("link set ") - 1  # less lo
+        self._addresses6 = re.findall("-6 addr add ([^/]+)/", links)
         self._wait()
 
     def fresh(self) -> None:
@@ -177,11 +179,14 @@ class RouteHost:
 
     def _wait(self) -> None:
         assert self._line() == "ready"
-        # Of the links themselves, a moment after they are up.
-        deadline = time.monotonic() + 10
-        while self.sh("ip -6 route show table local type multicast").count("ff00::/8") < self._links:
-            assert time.monotonic() < deadline, self.sh("ip -6 route show table local")
+        # Of the links and of their addresses, a moment after ip has returned: the kernel does that by and by.
+        deadline = time.monotonic() + 60
+        while not self._is_settled(local := self.sh("ip -6 route show table local")):
+            assert time.monotonic() < deadline, local
             time.sleep(0.01)
+
+    def _is_settled(self, local: str) -> bool:
+        return local.count("multicast ff00::/8 ") >= self._links and all("local %s dev" % a in local for a in self._addresses6)
 
     def close(self) -> None:
         assert self.process.stdin is not None

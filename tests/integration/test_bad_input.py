@@ -369,7 +369,7 @@ def test_a_bad_inventory_stops_before_any_host(host, tmp_path, hosts, arguments,
         host.command("env", "--chdir", os.getcwd(), "ANSIBLE_NOCOLOR=1", playbook, "-i", str(tmp_path / "inventory.json"), "playbooks/kindnet.yml", *arguments),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     printed = done.stdout + done.stderr

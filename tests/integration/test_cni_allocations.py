@@ -86,7 +86,7 @@ def gone(host, pod="gone"):
 
 
 def wait_for(condition):
-    for _try in range(200):
+    for _try in range(1200):  # the kernel takes namespaces apart one after the other, those of other tests, too
         if condition():
             return
         time.sleep(0.05)

@@ -730,8 +730,8 @@ def test_pods_get_the_network_of_the_guide(host):
     for veth in veths:
         (link,) = ip(host, "address", "show", veth)
         assert ("10.244.0.1", 32) in [(a["local"], a["prefixlen"]) for a in link["addr_info"]]
-    host.run("ip", "netns", "exec", "pod-1", "ping", "-c", "1", "-W", "2", "10.244.0.3")
-    host.run("ip", "netns", "exec", "pod-2", "ping", "-6", "-c", "8", "-i", "0.5", "-W", "2", "fd00:10:244::2")  # the first go while addresses are tentative
+    host.run("ip", "netns", "exec", "pod-1", "ping", "-c", "1", "-w", "30", "10.244.0.3")
+    host.run("ip", "netns", "exec", "pod-2", "ping", "-6", "-c", "20", "-i", "0.3", "-W", "2", "fd00:10:244::2")  # the first go while addresses are tentative
 
     # A pod CIDR cannot move away under these pods.
     both = ("0.0.0.0/0", "::/0")

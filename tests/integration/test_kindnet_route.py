@@ -591,7 +591,7 @@ def test_the_table_is_told_to_nobody_and_nothing_else_is_hidden(host, as_string)
         play = [os.path.join(os.path.dirname(sys.executable), "ansible-playbook"), "-i", "localhost,", "-c", "local", "--diff", "-vvv"]
         play += ["-e", "ansible_python_interpreter=%s" % sys.executable, "/run/play.yml"]
         environment = dict(os.environ, ANSIBLE_COLLECTIONS_PATH=os.path.abspath(".ansible/collections"))
-        done = subprocess.run(host.command(*play), capture_output=True, text=True, timeout=120, check=False, env=environment)
+        done = subprocess.run(host.command(*play), capture_output=True, text=True, timeout=600, check=False, env=environment)
         assert done.returncode == 0, done.stdout + done.stderr
     finally:
         listener.kill()

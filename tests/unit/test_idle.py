@@ -152,6 +152,6 @@ def run(folder: Path, play: dict[str, Any], count: int) -> None:
     """Play it, in which so many tasks are to go well."""
     (folder / "play.yml").write_text(yaml.safe_dump([play]))
     command = [os.path.join(os.path.dirname(sys.executable), "ansible-playbook"), "-i", "localhost,", "-c", "local", "play.yml"]
-    done = subprocess.run(command, cwd=folder, env=dict(os.environ, LC_ALL="C.UTF-8"), capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=folder, env=dict(os.environ, LC_ALL="C.UTF-8"), capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ok=%d " % count in done.stdout

@@ -80,7 +80,7 @@ class Run:
             LC_ALL="C.UTF-8",
         )
         done = subprocess.run(
-            command + list(args), cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False
+            command + list(args), cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600, check=False
         )
         self.rc, self.text = done.returncode, done.stdout
         self.message = " ".join(done.stdout.split())

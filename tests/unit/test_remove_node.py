@@ -48,7 +48,7 @@ def remove(tmp_path):
         )
         done = subprocess.run(
             [*command, "-e", "node=x", "-e", "ansible_become=false"],
-            cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False,
+            cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600, check=False,
         )  # fmt: skip
         return done.returncode, " ".join(done.stdout.split())
 
