@@ -159,5 +159,5 @@ def test_round_trip_for_generated_options(sandbox, backend):
         round_trip()
     finally:
         process.stdin.close()
-        process.wait(10)
+        process.wait(60)
         process.stdout.close()

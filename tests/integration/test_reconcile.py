@@ -530,7 +530,7 @@ def test_pause_waits_for_a_pass_under_way(node):
         node.run("pkill", "-P", str(holder.pid), "sleep", check=False)
         holder.kill()
         holder.wait()
-    assert waiting.wait(10) == 0 and node.exists("/run/kindnet/pause")
+    assert waiting.wait(60) == 0 and node.exists("/run/kindnet/pause")
 
 
 @pytest.mark.parametrize("arguments", [["--wrong"], ["--pause", "1"], ["--json"], ["now"]])

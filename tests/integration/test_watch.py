@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for names
 LIBRARY = "/usr/local/lib/kindnet"
 CONFLIST = "/etc/cni/net.d/10-kindnet.conflist"
 PEERS = 3
-PATIENCE = 20  # seconds on a machine that has much else to do; how fast it is on a real node is another test's
+PATIENCE = 60  # seconds on a machine that has much else to do; how fast it is on a real node is another test's
 
 # A module without the seconds that Ansible needs around it.
 CONVERGE = """
@@ -78,7 +78,7 @@ class Watch:
         last, since = -1, time.monotonic()
         while time.monotonic() < since + 2:
             now = self.passes()
-            if now != last:
+            if now != last or not self.is_asleep():
                 last, since = now, time.monotonic()
             time.sleep(0.1)
         return last
@@ -153,7 +153,7 @@ def test_damage_starts_a_pass_that_repairs_it_and_then_no_more(watch, damage):
     watch.settled()
     node.sh(": >/run/journal")
     node.sh(DAMAGE[damage])
-    watch.until(lambda: state(node) == before)
+    watch.until(lambda: state(node) == before and watch.passes() >= 2)  # the first has ended, then, and said all it has to say
     # What was done again by passes is not damage: one more looks, finds nothing, and says nothing.
     lines = node.read("/run/journal")
     count = watch.settled()
@@ -211,16 +211,17 @@ def test_a_burst_is_a_few_passes(watch):
 def test_a_program_that_changes_things_back_makes_no_more_passes_than_the_limit(sandbox):
     watch = Watch(sandbox)
     foe = subprocess.Popen(
-        sandbox.command("sh", "-c", "while :; do ip route del 10.244.1.0/24 2>/dev/null; ip route del 10.244.2.0/24 2>/dev/null; sleep 0.01; done")
+        sandbox.command("sh", "-c", "until [ -e /run/stop ]; do ip route del 10.244.1.0/24; ip route del 10.244.2.0/24; sleep 0.2; done 2>/dev/null")
     )
     try:
-        end = time.monotonic() + 2 * PATIENCE
+        # 20 passes in less than the minute that they are counted in
+        end = time.monotonic() + 55
         while watch.passes() < 20 and time.monotonic() < end:
             time.sleep(0.1)
         time.sleep(3)
         assert watch.passes() == 20
     finally:
-        foe.kill()
+        sandbox.sh("touch /run/stop")
         foe.wait()
         out, err = watch.close()
     assert out == "" and len(err.splitlines()) == 1 and err.startswith("problem: kindnet-watch: 20 passes in 60 s: "), err
