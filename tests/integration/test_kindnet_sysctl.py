@@ -16,12 +16,17 @@ import pytest
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
-FOLDERS = ("/etc/kindnet", "/etc/sysctl.d", "/var/lib/kindnet", "/run/kindnet")
-
-# The child lives in fresh namespaces; what it would write lies in folders of its own.
+# The child lives in fresh namespaces, with an empty /run, and an /etc and a /var/lib of which nothing is kept.
 PRELUDE = """
 import json, os, subprocess, sys
-for folder in FOLDERS:
+subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "none", "/run"], check=True)
+for place in ("etc", "var/lib"):
+    os.makedirs("/run/upper/" + place)
+    os.makedirs("/run/work/" + place)
+    layers = "lowerdir=/%s,upperdir=/run/upper/%s,workdir=/run/work/%s" % (place, place, place)
+    subprocess.run(["mount", "-t", "overlay", "-o", layers, "overlay", "/" + place], check=True)
+for folder in ("/etc/kindnet", "/etc/sysctl.d", "/var/lib/kindnet", "/run/kindnet"):
+    os.makedirs(folder, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "none", folder], check=True)
 subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 CODE = '''
@@ -54,22 +59,15 @@ def state():
 
 def in_namespaces(code):
     """Run ``code`` in network and mount namespaces that end with it."""
-    missing = [folder for folder in FOLDERS if not os.path.isdir(folder)]
-    for folder in missing:
-        os.makedirs(folder)  # to mount on
-    try:
-        done = subprocess.run(
-            ["unshare", "--net", "--mount", sys.executable, "-c", "FOLDERS = %r\n" % (FOLDERS,) + PRELUDE + textwrap.dedent(code)],
-            env=dict(os.environ, PYTHONPATH=os.path.abspath(".ansible/collections"), PYTHONDONTWRITEBYTECODE="1"),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-    finally:
-        for folder in missing:
-            os.rmdir(folder)
+    done = subprocess.run(
+        ["unshare", "--net", "--mount", sys.executable, "-c", PRELUDE + textwrap.dedent(code)],
+        env=dict(os.environ, PYTHONPATH=os.path.abspath(".ansible/collections"), PYTHONDONTWRITEBYTECODE="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout
 
 
