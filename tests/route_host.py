@@ -13,8 +13,9 @@ import os
 import re
 import subprocess
 import sys
-import time
 from typing import Any
+
+from waiting import until
 
 # Imports Ansible once and forks for each run, so that a table of a hundred runs takes seconds. One request and one answer per line.
 SERVER = r"""
@@ -180,10 +181,7 @@ class RouteHost:
     def _wait(self) -> None:
         assert self._line() == "ready"
         # Of the links and of their addresses, a moment after ip has returned: the kernel does that by and by.
-        deadline = time.monotonic() + 60
-        while not self._is_settled(local := self.sh("ip -6 route show table local")):
-            assert time.monotonic() < deadline, local
-            time.sleep(0.01)
+        until("each local route", lambda: self._is_settled(self.sh("ip -6 route show table local")))
 
     def _is_settled(self, local: str) -> bool:
         return local.count("multicast ff00::/8 ") >= self._links and all("local %s dev" % a in local for a in self._addresses6)

@@ -9,11 +9,11 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from cni_sandbox import ROOT, Sandbox
+from waiting import until
 
 PLUGINS = "/usr/lib/cni"
 MODULE = "kindnet.host.cni_allocations"
@@ -80,17 +80,10 @@ def gone(host, pod="gone"):
     """An old allocation of a pod that a crash took away."""
     ips = host.add(pod)
     host.sh("ip netns del " + pod)
-    wait_for(lambda: not host.sh("ip route show %s; ip -6 route show %s" % tuple(ips)))
+    # The kernel takes namespaces apart one after the other, those of other tests, too.
+    until("its routes are gone", lambda: not host.sh("ip route show %s; ip -6 route show %s" % tuple(ips)))
     host.age(*ips)
     return ips
-
-
-def wait_for(condition):
-    for _try in range(1200):  # the kernel takes namespaces apart one after the other, those of other tests, too
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it never came")
 
 
 def test_what_a_crash_left_is_released_and_nothing_else(host):
@@ -150,14 +143,14 @@ def test_an_address_in_any_namespace_is_in_use(host, holder):
         ips = host.add("held", "/proc/%s/ns/net" % pid)
         process.stdin.write("go\n")
         process.stdin.flush()
-        wait_for(lambda: host.sh("cat /proc/%s/comm" % pid) == "sleep\n")
+        until("it runs", lambda: host.sh("cat /proc/%s/comm" % pid) == "sleep\n")
         host.sh("ip route flush root %s0/24; ip -6 route flush root %s/64" % (host.v4, host.v6))
         host.age(*ips)
         assert host.leaked(release=True) == [] and host.held() == sorted(ips)
     finally:
         host.sh("kill -9 " + pid)
         process.communicate()
-    wait_for(lambda: host.leaked() == ips)
+    until("the addresses are leaked", lambda: host.leaked() == ips)
 
 
 def test_an_address_in_the_namespace_of_a_thread_is_in_use(host):
@@ -286,7 +279,7 @@ def test_host_local_waits_while_we_hold_its_lock(host, command):
     plugin.stdin.close()
     inode = os.stat("/proc/%d/root%s/lock" % (host.pid, STORE)).st_ino
     # As the kernel tells: somebody waits for the lock that we hold.
-    wait_for(lambda: any("-> FLOCK" in line and ":%d " % inode in line for line in Path("/proc/locks").read_text().splitlines()))
+    until("it waits", lambda: any("-> FLOCK" in line and ":%d " % inode in line for line in Path("/proc/locks").read_text().splitlines()))
     assert plugin.poll() is None and host.held() == sorted(ips)
     holder.communicate("")
     assert plugin.wait(timeout=30) == 0
@@ -362,7 +355,7 @@ def test_host_ports_that_lead_to_nobody(host, legacy):
     host.sh("ip netns del gone")
     assert host.module(MODULE, {})["host_ports"] == []  # a young allocation
     host.age(*ips, *live)
-    wait_for(lambda: host.leaked() == ips)
+    until("the addresses are leaked", lambda: host.leaked() == ips)
     report = host.module(MODULE, {"release": True}, True)
     flavour = "legacy" if legacy else "nft"
     assert [h["table"] for h in report["host_ports"]] == ["%s-%s -w -t nat" % (p, flavour) for p in ("iptables", "ip6tables")]

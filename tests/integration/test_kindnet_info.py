@@ -15,6 +15,7 @@ from typing import Any, Iterator, Sequence
 
 import pytest
 from cni_sandbox import ROOT, Sandbox
+from waiting import has_settled, until
 
 MODULE = "ansible_collections.kindnet.host.plugins.modules.kindnet_info"
 PLUGINS = "/usr/lib/cni"
@@ -52,9 +53,8 @@ def host(tmp_path: Any) -> Iterator[Sandbox]:
         "ip link add eth0 mtu 1400 type veth peer name far0; ip link set far0 up; ip link set eth0 up;"
         "ip address add 172.18.0.2/16 dev eth0; ip address add fd00:18::2/64 dev eth0 nodad; mkdir -p /opt/cni; ln -s %s /opt/cni/bin" % PLUGINS
     )
-    # The kernel gives links their own addresses and routes by and by.
-    sandbox.sh("until [ $(ip -6 address show scope link | grep -c inet6) = 2 ] && [ -z \"$(ip -6 address show tentative)\" ]; do sleep 0.01; done")
-    sandbox.sh("until ip -6 route show table local | grep -q 'local fd00:18::2 '; do sleep 0.01; done")
+    until("links have their own addresses", lambda: has_settled(sandbox.sh("ip -json -6 address")))
+    until("the kernel has made its routes", lambda: "local fd00:18::2 " in sandbox.sh("ip -6 route show table local"))
     yield sandbox
     sandbox.close()
 

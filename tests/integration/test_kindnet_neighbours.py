@@ -100,7 +100,7 @@ def passes(sandbox, *pairs):
     script = ""
     for start, end in pairs:
         for family, address in zip((4, 6), ADDRESS[end]):
-            script += "(ip netns exec %s ping -n -q -c 3 -i 0.4 -W 1 %s >/dev/null && echo %s %s %d || true) &\n" % (start, address, start, end, family)
+            script += "(ip netns exec %s ping -n -q -c 3 -i 0.4 -W 1 %s >/dev/null && echo %s %s %d) &\n" % (start, address, start, end, family)
     rows = [line.split() for line in sandbox.out(script + "wait").splitlines()]
     return {(start, end, int(family)) for start, end, family in rows}
 

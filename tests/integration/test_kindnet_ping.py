@@ -13,6 +13,7 @@ import time
 
 import pytest
 from nat_sandbox import Sandbox
+from waiting import has_settled, until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -64,6 +65,8 @@ GOOD = ["10.244.1.2", "172.18.0.3", "fd00:10:244:1::2", "fd00:18::3"]
 def made():
     sandbox = Sandbox()
     sandbox.run(SETUP)
+    for place in ("", "-n pod ", "-n far "):
+        until("links have their own addresses", lambda p=place: has_settled(sandbox.out("ip %s-json -6 address" % p)))
     yield sandbox
     sandbox.close()
 

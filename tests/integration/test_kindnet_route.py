@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from route_host import RouteHost, node, quartet
+from waiting import until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -315,7 +316,7 @@ def test_an_off_link_peer_keeps_the_route_it_has(host):
 def test_a_link_that_is_down(host):
     host.module(nodes=NODES, node_name="me")
     host.sh("ip link set far0 down")
-    host.sh("until [ $( (ip route show proto 107; ip -6 route show proto 107) | grep -c linkdown) = 4 ]; do sleep 0.01; done")
+    until("its routes are marked", lambda: host.sh("ip route show proto 107; ip -6 route show proto 107").count(" linkdown") == 4)
     result = host.module(nodes=NODES, node_name="me")
     assert result["changed"] is False and result["notes"] == ["4 of the routes lead out of eth0, which has no link"], result
     host.sh("ip link set eth0 down")

@@ -12,9 +12,9 @@ import json
 import os
 import signal
 import subprocess
-import time
 
 import pytest
+from waiting import has_settled, until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -115,15 +115,9 @@ def test_ipv6_and_neighbours(node):
     assert result["pods"][POD6]["lookups"][1]["type"] == "local"
 
 
-def has_link_local(node):
-    """The kernel does that by itself, a second or two after a link came up, and adds routes as it does."""
-    links = json.loads(node.out("ip -json -6 address show scope link"))
-    return {link["ifname"] for link in links if not any(a.get("tentative") for a in link["addr_info"])} == {"veth0", "eth0"}
-
-
 def test_it_changes_nothing_and_a_wrong_namespace_is_not_asked(node):
     state = "ip -json route show table all; ip -json -6 route show table all; ip -json address; nft -j list ruleset; find /run /etc -newer /run/mark | sort"
-    until("the kernel has given the links their own addresses", lambda: has_link_local(node))
+    until("the kernel has given the links their own addresses", lambda: has_settled(node.out("ip -json -6 address")))
     node.run("touch /run/mark; sleep 0.05")
     before = node.out(state)
     walk(node)
@@ -251,13 +245,6 @@ def command_of(pid):
             return f.read().replace(b"\0", b" ").decode()
     except OSError:
         return ""
-
-
-def until(what, condition):
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -406,7 +393,7 @@ def test_check_mode_sends_nothing(node, clean):
         ends = {} if step == "collect" else {"source": POD, "destination": FAR_POD}
         result = node.module("kindnet_probe", check=True, node_name="node", step=step, identifier=4711, netns="/run/netns/pod", **ends)
         assert result["skipped"] and not result["changed"]
-    until("nothing of it is left", lambda: left(node) == clean)
+    assert left(node) == clean
 
 
 @pytest.mark.parametrize(
