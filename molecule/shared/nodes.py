@@ -38,6 +38,8 @@ CHAIN = "KIND-MASQ-AGENT"
 CONFLIST = "/etc/cni/net.d/10-kindnet.conflist"
 SERVICE = "kindnet-reconcile.service"
 TIMER = "kindnet-reconcile.timer"
+# The last one waits for the one that may be under way. One that was ended would leave that as a problem.
+END_PASSES = f"systemctl stop {TIMER}; systemctl start {SERVICE}"
 
 MONOTONIC = "/usr/bin/python3 -I -S -c 'import time; print(time.monotonic_ns() // 1000)'"  # as systemd counts, in µs
 PASS_LIMIT = 120  # seconds until a pass must have completed: a period, a wait for a lock, and a kernel that has much else to do
@@ -390,7 +392,7 @@ def until(what: str, probe: Callable[[], Any], limit: float = 30, period: float 
 def lab(*arguments: str) -> str:
     """A verb of the lab, such as nodes stop NODE."""
     script, *rest = arguments
-    done = subprocess.run([ROOT / "lab" / script, *rest], cwd=ROOT, capture_output=True, text=True, timeout=180, check=False)
+    done = subprocess.run([ROOT / "lab" / script, *rest], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, f"lab/{' '.join(arguments)}: {done.stdout}{done.stderr}"
     return done.stdout
 

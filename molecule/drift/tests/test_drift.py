@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 import jsonschema
 import pytest
-from nodes import CHAIN, CONFLIST, ROOT, TIMER, Node, Run, lab, play
+from nodes import CHAIN, CONFLIST, END_PASSES, ROOT, TIMER, Node, Run, lab, play
 
 Nodes = dict[str, Node]
 
@@ -39,7 +39,7 @@ class Fault:
 
 # What a pass repairs is broken where the timer is stopped, first of all; elsewhere what passes leave to a converge.
 FAULTS = [
-    Fault(ONE, f"systemctl stop {TIMER}", "reconcile", re.escape(TIMER), "replace"),
+    Fault(ONE, END_PASSES, "reconcile", re.escape(TIMER), "replace"),
     Fault(ONE, "ip route del 10.244.1.0/24", "routes", r"route 10\.244\.1\.0/24", "add"),
     Fault(ONE, "ip route replace 10.244.2.0/24 via 172.18.0.3 proto 107", "routes", r"route 10\.244\.2\.0/24", "replace"),
     Fault(ONE, f"{NAT} -D {CHAIN} 1", "masq", rf".*chain nat/{CHAIN}", "replace"),

@@ -11,7 +11,7 @@ from typing import Any, Iterator
 
 import pytest
 import yaml
-from nodes import INVENTORIES, TIMER, Node, Run, lab, play, until
+from nodes import END_PASSES, INVENTORIES, TIMER, Node, Run, lab, play, until
 from traffic import Pod
 
 # Node and pod of each host, as they are called in the report.
@@ -74,7 +74,7 @@ def test_everything_answers_and_ping_says_so_too(pods: dict[str, Pod], inventory
 
 def test_with_one_route_gone_just_those_pairs_fail_that_need_it(pods: dict[str, Pod], nodes: dict[str, Node], inventory: Path) -> None:
     worker, worker2 = nodes["k8s-guide-worker"], nodes["k8s-guide-worker2"]
-    worker.sh(f"systemctl stop {TIMER}")
+    worker.sh(END_PASSES)
     try:
         worker.sh(f"ip route del {worker2.pod_cidrs[0]}")
         run, report = ask(inventory)
