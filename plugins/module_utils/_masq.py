@@ -309,10 +309,25 @@ def apply(section: Section, plan: Plan) -> Tuple[Problem, ...]:
         try:
             _commit(place, changes, section["lock_wait"])
         except KindnetError as e:
+            if _is_done(section, place):
+                continue
             failed.update(_families_of(place))
             problems.append(Problem(changes[0].subject, str(e)))
-            problems += [Problem(change.subject, "not changed either, it was the same transaction") for change in changes[1:]]
+            problems += [Problem(change.subject, "failed with it, it was the same transaction") for change in changes[1:]]
     return tuple(problems)
+
+
+def _is_done(section: Section, place: Place) -> bool:
+    """Whether nothing is left to do there, as far as can be seen.
+
+    A program that had to be killed may have made the change: after its transaction, iptables-nft and nft wait in close(2) until the kernel
+    has cleaned up behind the transactions of everybody (nft_rcv_nl_event), which takes as long as it takes on a busy host.
+    """
+    try:
+        left = plan(section, read(section, None))
+    except KindnetError:
+        return False
+    return not left.problems and all(change.op.place != place for change in left.changes)
 
 
 def _commit(place: Place, changes: Sequence[Change], lock_wait: int) -> None:

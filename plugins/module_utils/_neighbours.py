@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ._converge import Section
     from ._daemons import Daemon
     from ._files import Found
-    from ._plan_chain import Op
+    from ._plan_chain import Edit, Op
     from ._plan_forward import Forward
 
     class Actual(NamedTuple):
@@ -341,15 +341,26 @@ def _lay_masquerade_anew() -> None:
 
 def _commit(section: Section, op: Op, flushed: bool) -> None:
     place, edits = op
-    backend = BACKENDS[place.flavour]
     if flushed:  # firewalld empties the tables of iptables when it reloads, so the plan is about rules that are gone
-        found = backend.read_forward(place.family, section["lock_wait"])
-        wanted = place in _places(section)
-        now = plan_forward(place, section["cluster_cidrs"], found) if wanted else plan_forward_removal(place, found, "")
-        if not now.changes:
+        edits = _edits_now(section, place)
+        if not edits:
             return
-        edits = now.changes[0].op.edits
-    backend.commit(place.family, edits, section["lock_wait"], "filter")
+    try:
+        BACKENDS[place.flavour].commit(place.family, edits, section["lock_wait"], "filter")
+    except KindnetError:
+        try:
+            is_done = not _edits_now(section, place)  # by a program that had to be killed, see _masq
+        except KindnetError:
+            is_done = False
+        if not is_done:
+            raise
+
+
+def _edits_now(section: Section, place: Place) -> Tuple[Edit, ...]:
+    found = BACKENDS[place.flavour].read_forward(place.family, section["lock_wait"])
+    wanted = place in _places(section)
+    now = plan_forward(place, section["cluster_cidrs"], found) if wanted else plan_forward_removal(place, found, "")
+    return now.changes[0].op.edits if now.changes else ()
 
 
 def _missing_files(section: Section, actual: Actual) -> List[Problem]:
