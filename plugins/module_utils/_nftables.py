@@ -78,33 +78,82 @@ def read_counted(chain: str) -> Optional[List[Tuple[str, Rule, int, int]]]:
 
 
 def commit(op: Op) -> None:
-    """Make all of ``op`` in one transaction of the kernel, or nothing of it."""
-    result = _nft(["--json", "--file", "-"], json.dumps({"nftables": list(commands(op))}).encode())
+    """Make all of ``op``, or nothing of it. One transaction of the kernel, and one before it for sets that are new; see :mod:`_plan_table`."""
+    refused = "the transaction was refused, the table is as it was"
+    if op.ahead:
+        try:
+            result = _tell(new_sets(op))
+        except KindnetError:
+            if not _has_new_sets(op):  # nft may have had to be killed after it had made them
+                raise
+        else:
+            if result.status:
+                _raise(result, refused)
+    result = _tell(commands(op))
     if result.status:
-        _raise(result, "the transaction was refused, the table is as it was")
+        if op.ahead:
+            _tell(without_new_sets(op))
+        _raise(result, refused)
+
+
+def _tell(told: Iterable[Dict[str, Any]]) -> Result:
+    return _nft(["--json", "--file", "-"], json.dumps({"nftables": list(told)}).encode())
+
+
+def new_sets(op: Op) -> Iterable[Dict[str, Any]]:
+    assert op.table is not None
+    yield _command("add", "table", name=TABLE)
+    for name in op.ahead:
+        yield from _fill_set(name, op.table.sets[name])
+
+
+def _has_new_sets(op: Op) -> bool:
+    assert op.table is not None
+    found = read(op.table.chain)
+    return found is not None and all(found.sets.get(name) == op.table.sets[name] for name in op.ahead)
+
+
+def without_new_sets(op: Op) -> Iterable[Dict[str, Any]]:
+    """Refused, too, if a rule asks one of them by now."""
+    for name in op.ahead:
+        yield _command("delete", "set", table=TABLE, name=name)
+    if not op.parts:
+        yield _command("delete", "table", name=TABLE)
 
 
 def commands(op: Op) -> Iterable[Dict[str, Any]]:
     """What nft is told. A table is added before it is deleted, so that it does not matter whether it is there."""
     table = op.table
     yield _command("add", "table", name=TABLE)
-    if table is None or not op.parts + op.unwanted:
+    if table is None or not op.parts + op.unwanted + op.ahead:
         yield _command("delete", "table", name=TABLE)
     if table is None:
         return
     yield _command("add", "table", name=TABLE)
     yield _command("add", "chain", table=TABLE, name=table.chain)
+    if op.rebased:
+        yield _command("flush", "chain", table=TABLE, name=BASE_CHAIN)
+        yield _command("delete", "chain", table=TABLE, name=BASE_CHAIN)
     kind, hook, priority, policy = table.base.split()
     yield _command("add", "chain", table=TABLE, name=BASE_CHAIN, type=kind, hook=hook, prio=int(priority), policy=policy)
     parts = op.parts + op.unwanted or (*table.sets, table.chain, BASE_CHAIN)
     for name in table.sets:
-        if name in parts:
+        if name in parts and name not in op.ahead:
             yield from _fill_set(name, table.sets[name])
     for name, rules in ((table.chain, table.rules or ()), (BASE_CHAIN, table.entry)):
         if name in parts:
             yield from _fill_chain(name, rules)
-    for name in op.unwanted:
-        yield _command("delete", "set", table=TABLE, name=name)
+    yield from _take_out(op.unwanted)
+
+
+def _take_out(unwanted: Iterable[str]) -> Iterable[Dict[str, Any]]:
+    """Rules before what they ask or lead to, and maps before the chains that they lead to."""
+    things = [tuple(thing.split(" ", 1)) for thing in unwanted]
+    for kind, name in things:
+        if kind == "chain":
+            yield _command("flush", kind, table=TABLE, name=name)
+    for kind, name in sorted(things, key=lambda thing: ("map", "chain", "set").index(thing[0])):
+        yield _command("delete", kind, table=TABLE, name=name)
 
 
 def _fill_set(name: str, wanted: Tuple[Interval, ...]) -> Iterable[Dict[str, Any]]:

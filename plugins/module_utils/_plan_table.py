@@ -5,7 +5,10 @@
 
 The networks are interval sets, the rules are the few of the chain in nft's words, one tuple of statements per rule. Nothing of
 others can be in the table, and nothing outside of it leads into it. What is wrong is filled anew part by part (a set, a chain), so that
-counters survive elsewhere and the base chain stays hooked: only another base chain, or a stranger, makes it a new table.
+counters survive elsewhere and the base chain stays hooked: only what cannot be taken out of a table makes it a new one.
+
+A new set comes in a transaction of its own, before rules that ask it: the kernel lets packets see the rules of a transaction an instant before
+the elements of a set that came with them (seen on 6.18), and a set that seems empty spares nobody.
 """
 
 from __future__ import annotations
@@ -43,10 +46,12 @@ if TYPE_CHECKING:
         place: Place
         table: Optional[Table]
         parts: Tuple[str, ...] = ()  # names of sets and chains that are to be filled anew; () for all, in a table that is made anew
-        unwanted: Tuple[str, ...] = ()  # sets to delete
+        unwanted: Tuple[str, ...] = ()  # what to delete, such as "set source_ipv4"
+        ahead: Tuple[str, ...] = ()  # sets that are new, and come first; with no parts all of them, in a table that is not there
+        rebased: bool = False  # the base chain is to go first, since another takes its place
 else:
     Table = namedtuple("Table", "base entry chain rules sets strangers", defaults=((),))
-    Op = namedtuple("Op", "place table parts unwanted", defaults=((), ()))
+    Op = namedtuple("Op", "place table parts unwanted ahead rebased", defaults=((), (), (), False))
 
 SUBJECT = "nft table inet %s" % NFT_TABLE
 BASE_CHAIN = "postrouting"
@@ -57,6 +62,7 @@ BASE = {position: "nat postrouting %d accept" % priority for position, priority 
 IP = {"ipv4": "ip", "ipv6": "ip6"}
 # What a set is for, and what its name begins with.
 SPARED, DESTINATIONS, SOURCES = "non_masquerade", "masquerade", "source"
+OUR_SETS = tuple("%s_%s" % (use, family) for use in (SPARED, DESTINATIONS, SOURCES) for family in FAMILIES)
 OURS = "kind-masq-agent: "  # how the comments of all our rules begin
 
 
@@ -86,16 +92,19 @@ def wanted_table(chain: str, families: Mapping[str, Masquerading], position: str
 def plan_table(wanted: Table, found: Optional[Table]) -> Plan:
     """What it takes for our table to be the wanted one: one change, for it is one transaction."""
     if found is None:
-        return Plan((Change(SUBJECT, "add", "", described(wanted), "table missing", Op(NFT_PLACE, wanted)),))
-    anew = shape_faults(wanted, found)
-    unwanted = tuple(name for name in found.sets if name not in wanted.sets)
+        op = Op(NFT_PLACE, wanted, ahead=tuple(wanted.sets))
+        return Plan((Change(SUBJECT, "add", "", described(wanted), "table missing", op),))
+    unwanted = tuple("set " + name for name in found.sets if name not in wanted.sets) + found.strangers
     parts = {name: set_faults(name, wanted.sets[name], found.sets.get(name)) for name in wanted.sets}
     parts[wanted.chain] = chain_faults(wanted.rules or (), found.rules, tuple, _name) if found.rules is not None else ["chain missing"]
     parts[BASE_CHAIN] = _entry_faults(wanted, found)
-    faults = anew + ["set %s is not wanted" % name for name in unwanted] + [fault for name in parts for fault in parts[name]]
+    faults = ["%s is not wanted" % one for one in unwanted] + [fault for name in parts for fault in parts[name]]
     if not faults:
         return Plan()
-    op = Op(NFT_PLACE, wanted) if anew else Op(NFT_PLACE, wanted, tuple(name for name in parts if parts[name]), unwanted)
+    op = Op(NFT_PLACE, wanted)
+    if all(_can_be_taken_out(stranger, wanted) for stranger in found.strangers):
+        ahead = tuple(name for name in wanted.sets if name not in found.sets)
+        op = op._replace(parts=tuple(name for name in parts if parts[name]), unwanted=unwanted, ahead=ahead, rebased=_is_rebased(wanted, found))
     return Plan((Change(SUBJECT, "replace", described(found), described(wanted), named(faults), op),))
 
 
@@ -109,15 +118,19 @@ def is_ours(found: Optional[Table]) -> bool:
     """Whether a table of our name is ours: a rule in it has a comment of ours, or nothing is in it at all."""
     if found is None or found == Table("", (), found.chain, None, {}):
         return True
+    if (found.base, found.rules, found.strangers) == ("", None, ()):
+        return all(name in OUR_SETS for name in found.sets)  # of a run that was ended between sets and rules
     return any(statement.startswith('comment "%s' % OURS) for rule in found.entry + (found.rules or ()) for statement in rule)
 
 
-def shape_faults(wanted: Table, found: Table) -> List[str]:
-    """What is wrong so that filling the parts would not do: a base chain that exists cannot be altered, a stranger may be in use."""
-    faults = ["%s is not wanted" % stranger for stranger in found.strangers]
-    if found.base and found.base != wanted.base:
-        faults.append("base chain %s is '%s', not '%s'" % (BASE_CHAIN, found.base, wanted.base))
-    return faults
+def _can_be_taken_out(stranger: str, wanted: Table) -> bool:
+    """Whether it can go without the whole table: it has no name that we need, and nothing of ours may lead to it."""
+    kind, _unused, name = stranger.partition(" ")
+    return kind in ("chain", "map", "set") and name not in (*wanted.sets, wanted.chain, BASE_CHAIN)
+
+
+def _is_rebased(wanted: Table, found: Table) -> bool:
+    return found.base not in ("", wanted.base)  # one that exists cannot be altered
 
 
 def set_faults(name: str, wanted: Sequence[Interval], found: Optional[Sequence[Interval]]) -> List[str]:
@@ -132,6 +145,8 @@ def set_faults(name: str, wanted: Sequence[Interval], found: Optional[Sequence[I
 def _entry_faults(wanted: Table, found: Table) -> List[str]:
     if not found.base:
         return ["base chain %s missing" % BASE_CHAIN]
+    if _is_rebased(wanted, found):
+        return ["base chain %s is '%s', not '%s'" % (BASE_CHAIN, found.base, wanted.base)]
     if not found.entry:
         return ["jump missing"]
     return ["%s of %s" % (fault, BASE_CHAIN) for fault in chain_faults(wanted.entry, found.entry, tuple, _name)]

@@ -381,3 +381,20 @@ def test_bad_input_is_one_error_and_changes_nothing(sandbox, options, field, sai
         result = masq(sandbox, check=check, **dict({"cluster_cidrs": [V4, V6]}, **options))
         assert result["failed"] and said in result["msg"] and result.get("field") == field, result
     assert everything(sandbox) == before
+
+
+@pytest.mark.parametrize("before", [None, {}], ids=["no table", "a table"])
+def test_what_nft_refuses_leaves_nothing_behind(sandbox, before):
+    """Sets that are new come first, and go again."""
+    if before is not None:
+        masq(sandbox, cluster_cidrs=[V4], backend="nftables")
+    ruleset = sandbox.out("nft -j list ruleset")
+    sandbox.run("cp /usr/sbin/nft /run/real-nft")
+    # a rule that it does not know, as on a kernel that lacks what a rule needs
+    sandbox.replace_tool("nft", 'case "$*" in *--file*) sed s/masquerade\\":/masqueraid\\":/g | /run/real-nft "$@";; *) exec /run/real-nft "$@";; esac')
+    result = masq(sandbox, cluster_cidrs=[V4], masquerade_cidrs=["192.0.2.0/24"], backend="nftables")
+    assert result["failed"] and "the table is as it was" in result["msg"], result
+    assert sandbox.out("/run/real-nft -j list ruleset") == ruleset
+    sandbox.replace_tool("nft", 'exec /run/real-nft "$@"')
+    result = masq(sandbox, cluster_cidrs=[V4], masquerade_cidrs=["192.0.2.0/24"], backend="nftables")
+    assert result["changed"] and not result.get("failed"), result

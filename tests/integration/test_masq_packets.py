@@ -244,3 +244,22 @@ def table_of(sandbox, backend):
     if backend == "nftables":
         return sandbox.out("nft list tables").replace("inet kindnet", "KIND-MASQ-AGENT")
     return sandbox.out("%s-save; %s-save" % (backend, backend.replace("iptables", "ip6tables")))
+
+
+def test_pods_are_spared_by_a_table_of_nftables_from_its_first_instant(net):
+    """However it comes to be: new, with sets that it had not, hooked elsewhere, under another name. A set that is asked before it is filled spares nobody."""
+    hot = HAMMER.replace("0.002", "0.0003")
+    hammers = [net.start(net.pod, hot, "", "10.244.9.2") for _both in range(2)]
+    for _again in range(12):
+        for options in (
+            {},
+            {"source_cidrs": [V4, V6], "masquerade_cidrs": ["192.0.2.0/24", "2001:db8::/64"]},
+            {"jump_position": "first", "non_masquerade_cidrs": ["198.51.100.0/24"]},
+            {"chain": "ANOTHER", "source_cidrs": [V4, V6]},
+            {"state": "absent"},
+        ):
+            result = masq(net.node, cluster_cidrs=[V4, V6], backend="nftables", **options)
+            assert result.get("changed") and not result.get("failed"), result
+    for process, _unused in hammers:
+        seen = json.loads(net.stop(process))
+        assert list(seen) == [POD] and seen[POD] > 1000, seen

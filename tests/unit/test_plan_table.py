@@ -114,9 +114,15 @@ FAULTS = [
         (),
     ),
     (WANTED._replace(sets={"non_masquerade_ipv4": WANTED.sets["non_masquerade_ipv4"]}), "set non_masquerade_ipv6 missing", ("non_masquerade_ipv6",), ()),
-    (WANTED._replace(sets=dict(WANTED.sets, source_ipv4=())), "set source_ipv4 is not wanted", (), ("source_ipv4",)),
-    (WANTED._replace(base="nat postrouting 100 accept"), "base chain postrouting is 'nat postrouting 100 accept', not", (), ()),
-    (WANTED._replace(strangers=("map m",)), "map m is not wanted", (), ()),
+    (WANTED._replace(sets=dict(WANTED.sets, source_ipv4=())), "set source_ipv4 is not wanted", (), ("set source_ipv4",)),
+    (WANTED._replace(base="nat postrouting 100 accept"), "base chain postrouting is 'nat postrouting 100 accept', not", ("postrouting",), ()),
+    (WANTED._replace(strangers=("map m",)), "map m is not wanted", (), ("map m",)),
+    (WANTED._replace(strangers=("chain OTHER", "set s")), "chain OTHER is not wanted, set s is not wanted", (), ("chain OTHER", "set s")),
+    # What cannot go, or is in the way, costs the table.
+    (WANTED._replace(strangers=("a flag such as dormant",)), "a flag such as dormant is not wanted", (), ()),
+    (WANTED._replace(strangers=("counter c", "map m")), "counter c is not wanted, map m is not wanted", (), ()),
+    (WANTED._replace(strangers=("chain postrouting",), base="", entry=()), "chain postrouting is not wanted", (), ()),
+    (WANTED._replace(strangers=("set non_masquerade_ipv6",), sets={"non_masquerade_ipv4": WANTED.sets["non_masquerade_ipv4"]}), "set non_", (), ()),
 ]
 
 
@@ -126,10 +132,30 @@ def test_what_is_wrong_is_named_and_only_that_is_filled_anew(found, reason, part
     assert (change.subject, change.action) == ("nft table inet kindnet", "replace")
     assert change.reason.startswith(reason)
     assert change.op.table == WANTED and (change.op.parts, change.op.unwanted) == (parts, unwanted)
-    told = list(_nftables.commands(change.op))
-    assert ({"delete": {"table": {"name": "kindnet", "family": "inet"}}} in told) is not (parts or unwanted)
-    flushed = [one["flush"][kind]["name"] for one in told if "flush" in one for kind in one["flush"]]
-    assert sorted(flushed) == sorted(parts or (() if unwanted else (*WANTED.sets, CHAIN, "postrouting")))
+    told = list(_nftables.new_sets(change.op)) + list(_nftables.commands(change.op))
+    assert ({"delete": {"table": {"name": "kindnet", "family": "inet"}}} in told) is not bool(parts or unwanted)
+    flushed = {one["flush"][kind]["name"] for one in told if "flush" in one for kind in one["flush"]}
+    gone = {thing.split()[1] for thing in unwanted if thing.startswith("chain ")}
+    assert flushed == {*(parts or (() if unwanted else (*WANTED.sets, CHAIN, "postrouting"))), *gone}
+    deleted = [kind + " " + one["delete"][kind]["name"] for one in told if "delete" in one for kind in one["delete"] if kind != "table"]
+    assert deleted == (["chain postrouting"] if change.op.rebased else []) + list(unwanted)
+
+
+def test_no_rule_comes_together_with_a_new_set_that_it_asks():
+    for found in (None, WANTED._replace(sets={"non_masquerade_ipv4": WANTED.sets["non_masquerade_ipv4"]})):
+        (change,) = plan_table(WANTED, found).changes
+        new = {name for name in WANTED.sets if found is None or name not in found.sets}
+        made = [[one["add"]["set"]["name"] for one in told(change.op) if "set" in one.get("add", {})] for told in (_nftables.new_sets, _nftables.commands)]
+        assert set(made[0]) == new and not new.intersection(made[1])
+        assert not any("rule" in one.get("add", {}) for one in _nftables.new_sets(change.op))
+
+
+def test_sets_alone_are_of_a_run_that_was_ended_and_are_gone_on_with():
+    found = Table("", (), CHAIN, None, dict(WANTED.sets))
+    assert is_ours(found)
+    (change,) = plan_table(WANTED, found).changes
+    assert change.op.parts == (CHAIN, "postrouting") and (change.op.ahead, change.op.unwanted) == ((), ())
+    assert not is_ours(Table("", (), CHAIN, None, {"somebody_ipv4": ()}))
 
 
 def test_right_missing_and_unwanted():
