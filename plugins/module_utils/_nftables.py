@@ -101,16 +101,18 @@ def _tell(told: Iterable[Dict[str, Any]]) -> Result:
 
 
 def new_sets(op: Op) -> Iterable[Dict[str, Any]]:
-    assert op.table is not None
     yield _command("add", "table", name=TABLE)
-    for name in op.ahead:
-        yield from _fill_set(name, op.table.sets[name])
+    for name, wanted in _sets_ahead(op).items():
+        yield from _fill_set(name, wanted)
 
 
 def _has_new_sets(op: Op) -> bool:
-    assert op.table is not None
-    found = read(op.table.chain)
-    return found is not None and all(found.sets.get(name) == op.table.sets[name] for name in op.ahead)
+    found = read(op.table.chain) if op.table else None
+    return found is not None and all(found.sets.get(name) == wanted for name, wanted in _sets_ahead(op).items())
+
+
+def _sets_ahead(op: Op) -> Dict[str, Tuple[Interval, ...]]:
+    return {name: op.table.sets[name] for name in op.ahead} if op.table else {}
 
 
 def without_new_sets(op: Op) -> Iterable[Dict[str, Any]]:
