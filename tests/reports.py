@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+from ansible_collections.kindnet.host.plugins.plugin_utils._cross_checks import cross_checks
+from ansible_collections.kindnet.host.plugins.plugin_utils._report import is_told
+
 WHEN = "2026-11-27T02:22:30Z"
 GUIDE = ("k8s-guide-control-plane", "k8s-guide-worker", "k8s-guide-worker2")
 
@@ -84,7 +87,7 @@ def _info(i, name, routes):
         "cluster_name": "kindnet",
         "versions": {
             "collection": "0.2.0", "digest": "3f1c9a0d2b7e4c55", "python": "3.11.2", "kernel": "6.18.5", "pyroute2": "0.7.2",
-            "iptables": "v1.8.9 (nf_tables)", "nft": "v1.0.6", "containerd": "1.6.20",
+            "iptables": "1.8.9 (nf_tables)", "nft": "1.0.6", "containerd": "1.6.20",
         },
         "desired": {
             "digest": "9b1d0c6f5a3e7742", "recorded": "2026-11-26T18:04:11Z", "sections": ["masq", "routes", "sysctl"], "error": "",
@@ -100,10 +103,13 @@ def _info(i, name, routes):
         "veths": [{"name": p["interface"], "mtu": 1500, "up": True, "container": p["container"], "addresses": [base + ".1"]} for p in pods],
         "masquerade": [],
         "conflists": [],
-        "timer": {"active": True, "enabled": True, "since": WHEN, "paused_seconds": None, "last_pass": {"result": "success", "at": WHEN}, "problems": []},
-        "watch": {"active": False, "enabled": False},
+        "timer": {
+            "active": "active", "enabled": "enabled", "since": WHEN, "paused_seconds": None, "last_pass": {"result": "ok", "at": WHEN}, "problems": [],
+        },
+        "watch": {"active": "inactive", "enabled": "disabled"},
         "history": [],
         "notes": [],
+        "unseen": [],
     }  # fmt: skip
 
 
@@ -117,6 +123,7 @@ def _counted(report):
         "differences": sum(len(h["differences"]) for h in report["hosts"]),
         "problems": sum(len(h["problems"]) for h in report["hosts"]),
         "cross_host": len(report["cross_host"]),
+        "compared": sum(bool(h["info"]) for h in report["hosts"]),
     }
     verdict = next((s for s in ("unreachable", "failed", "drifted") if counts[s]), "drifted" if report["cross_host"] else "in_sync")
     report["verdict"] = verdict
@@ -215,15 +222,31 @@ def cross(check, hosts, subject, message):
     return lambda report: report["cross_host"].append({"check": check, "hosts": list(hosts), "subject": subject, "message": message})
 
 
+def mtu(host, value):
+    return lambda report: _host(report, host)["info"]["node_interface"].update(mtu=value)
+
+
+def compared(report):
+    """With the findings that these hosts make."""
+    report["cross_host"] = [found for found in cross_checks(report["nodes"], report["hosts"]) if not is_told(found, report["hosts"])]
+
+
 def lossy(report, *pairs, mode="full"):
-    """A reachability matrix in which packets of ``pairs`` of places do not arrive."""
+    """What playbooks/reachability.yml finds if packets of ``pairs`` of places do not arrive, be it from nodes or from their pods."""
     names = [h["name"] for h in report["hosts"]]
+    ends = {"node": names, "pod": ["%s/default/pod" % name for name in names]}
     results = [
-        {"source": s, "target": t, "sent": 3, "received": 0 if (i, k) in pairs else 3, "loss": 100.0 if (i, k) in pairs else 0.0,
-         "rtt_ms": None if (i, k) in pairs else 0.1 + (i * 7 + k * 3) % 10 / 20}
+        {"kind": "%s to %s" % kind, "source": ends[kind[0]][i], "source_host": s, "target": ends[kind[1]][k], "target_host": t,
+         "address": address(k) if kind[1] == "node" else pod_cidr(k).replace(".0/24", ".2"),
+         "sent": 3, "received": 0 if (i, k) in pairs else 3, "loss": 100.0 if (i, k) in pairs else 0.0, "error": "",
+         **dict.fromkeys(("rtt_ms", "rtt_min_ms", "rtt_max_ms"), None if (i, k) in pairs else 0.1 + (i * 7 + k * 3) % 10 / 20)}
+        for kind in (("pod", "pod"), ("node", "pod"), ("node", "node"))
         for i, s in enumerate(names) for k, t in enumerate(names) if i != k
     ]  # fmt: skip
-    report["reachability"] = {"generated": WHEN, "mode": mode, "sources": names, "targets": names, "results": results}
+    both = sorted([*names, *ends["pod"]])
+    report["reachability"] = {
+        "generated": WHEN, "mode": mode, "sample": 0, "hosts": names, "sources": both, "targets": both, "results": results, "not_asked": [], "not_tried": [],
+    }  # fmt: skip
 
 
 CHAIN = """-A KIND-MASQ-AGENT -d 10.244.0.0/16 -m comment --comment "kind-masq-agent: local traffic is not subject to MASQUERADE" -j RETURN
@@ -260,7 +283,8 @@ def guide():
             foreign(1, "10.244.2.128/25", "172.18.0.2"),
             differs(1, "masq", "chain ip/nat/KIND-MASQ-AGENT", "replace", "\n".join(reversed(before)), CHAIN, "a rule is misplaced"),
             differs(2, "conflist", "file /etc/cni/net.d/10-kindnet.conflist", "replace", CONFLIST.replace("1500", "1400"), CONFLIST, "mtu differs"),
-            cross("mtu", GUIDE[:3], "MTU of the node interface", "k8s-guide-worker2 has 1400, the others have 1500. Packets of more are lost one way."),
+            mtu(2, 1400),
+            compared,
         ],
     )
     lossy(report, (0, 2), (1, 0), (2, 1))
@@ -293,7 +317,7 @@ HOSTILE = "</script></style></title><img src=x onerror=alert(1)>\"'`&amp;{{ 7*7 
 
 def everywhere(report, text):
     """``report`` with ``text`` behind every text in it that is no address or state."""
-    kept = ("status", "verdict", "state", "ip", "dst", "via", "type", "node_ips", "pod_cidrs", "missing", "generated")
+    kept = ("status", "verdict", "state", "kind", "ip", "dst", "via", "type", "node_ips", "pod_cidrs", "missing", "generated")
 
     def poisoned(value, key=""):
         if isinstance(value, dict):

@@ -54,13 +54,13 @@ class ActionModule(ActionBase):
             told = {name: registered(hostvars, name, args["answers"]) for name in made.flows}
             answers, failures = sorted_out(told)
             entry = _plan_reachability.entry(made, answers, failures, datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"))
+            # First, so that nothing that goes wrong with the files costs it. As it is: a matrix is not to be read as a quoted string.
+            self._display.display("\n%s\n" % screen(entry))
             folder = _report_files.folder_of(variables.get("ansible_inventory_sources") or (), args["report_dir"])
             path = _report_files.write_reachability(folder, entry)
         except KindnetError as e:
             result.update(failed=True, msg=str(e), field=e.field, value=str(e.value), remedy=e.remedy)
             return result
-        # As it is: a matrix is not to be read as a quoted string.
-        self._display.display("\n%s\n" % screen(entry))
         bad: Dict[str, List[Mapping[str, Any]]] = {}
         for one in entry["results"]:
             if _plan_reachability.is_bad(one):

@@ -57,10 +57,12 @@ SUBSETS = tuple(EMPTY)
 class Host:
     """This host, each source of which is read once, and only for what is asked."""
 
-    def __init__(self, node_name: str, cluster_cidrs: Sequence[str], most_right_routes: Optional[int] = None) -> None:
+    def __init__(self, node_name: str, cluster_cidrs: Sequence[str], most_right_routes: Optional[int] = None, most_repairs: Optional[int] = None) -> None:
         self.notes: List[str] = []
+        self.unseen: List[str] = []
         self.routes_left_out = 0
         self._most_right_routes = most_right_routes
+        self._most_repairs = most_repairs
         self._node_name = node_name
         self._cluster_cidrs = list(cluster_cidrs)
         self._desired_error = ""
@@ -88,8 +90,8 @@ class Host:
             "digest": digest,
             "python": platform.python_version(),
             "kernel": platform.release(),
-            "pyroute2": self._at("pyroute2", _gather_state.pyroute2, ""),
-            **{name: self._at(name, partial(_gather_state.tool, name), "") for name in _gather_state.TOOLS},
+            "pyroute2": self._version("pyroute2", _gather_state.pyroute2),
+            **{name: self._version(name, partial(_gather_state.tool, name)) for name in _gather_state.TOOLS},
         }
 
     def desired(self) -> Data:
@@ -164,7 +166,8 @@ class Host:
         return self._at("kindnet-watch.service", _gather_state.watch, EMPTY["watch"])
 
     def history(self) -> List[Data]:
-        return list(_history.load())
+        repairs = list(_history.load())
+        return repairs if self._most_repairs is None else repairs[max(0, len(repairs) - self._most_repairs) :]
 
     # --- The sources
 
@@ -244,7 +247,15 @@ class Host:
             self.notes.append("%s: %s" % (what, e))
         except Exception as e:  # what nobody foresaw in one source is no reason to tell nothing of the others
             self.notes.append("%s: cannot be told (%s: %s)" % (what, type(e).__name__, e))
+        self.unseen.append(what)
         return empty
+
+    def _version(self, what: str, look: Callable[[], str]) -> str:
+        """Of a program. One that does not say it may be as broken as it likes: it is nothing that this host is looked at for."""
+        unseen = list(self.unseen)
+        version = self._at(what, look, "")
+        self.unseen = unseen
+        return version
 
     def _noted(self, what: str, look: Callable[[], Tuple[List[T], List[str]]]) -> List[T]:
         empty: Tuple[List[T], List[str]] = ([], [])
@@ -253,9 +264,11 @@ class Host:
         return found
 
 
-def gather(node_name: str, cluster_cidrs: Sequence[str], subset: Iterable[str] = SUBSETS, most_right_routes: Optional[int] = None) -> Data:
+def gather(
+    node_name: str, cluster_cidrs: Sequence[str], subset: Iterable[str] = SUBSETS, most_right_routes: Optional[int] = None, most_repairs: Optional[int] = None
+) -> Data:
     """The values of ``subset``, the few that every answer has, and notes of what could not be looked at."""
-    host = Host(node_name, cluster_cidrs, most_right_routes)
+    host = Host(node_name, cluster_cidrs, most_right_routes, most_repairs)
     answer = host.identity()
     for name in SUBSETS:
         if name in subset:
@@ -263,6 +276,7 @@ def gather(node_name: str, cluster_cidrs: Sequence[str], subset: Iterable[str] =
     if "routes" in subset:
         answer["routes_left_out"] = host.routes_left_out
     answer["notes"] = list(dict.fromkeys(host.notes))
+    answer["unseen"] = list(dict.fromkeys(host.unseen))
     return answer
 
 

@@ -47,6 +47,9 @@ options:
         none does.
       - By default all are told.
     type: int
+  most_repairs:
+    description: Of RV(history), tell the last so many; V(0) for none. By default all that are kept are told, which are up to 256 KB.
+    type: int
 attributes:
   check_mode:
     support: full
@@ -529,11 +532,22 @@ history:
       after: via 172.18.0.4 proto 107
       reason: missing
 notes:
-  description: What could not be looked at, and why. The values that it would have given are empty.
+  description: What could not be looked at, or not in full, and why. The values that it would have given are empty.
   returned: always
   type: list
   elements: str
   sample: []
+unseen:
+  description:
+    - Those of RV(notes), by what they begin with, that are of something that could not be looked at at all, such as C(routes) or
+      C(kindnet-reconcile.timer). Empty values of it are not what this host has.
+    - C(playbooks/drift.yml) reports such a host as failed, since nothing of that was compared.
+    - Programs that do not say their versions are not among them.
+  returned: always
+  type: list
+  elements: str
+  sample: []
+  version_added: "0.2.0"
 """
 
 import platform
@@ -551,13 +565,14 @@ def main():
             "cluster_cidrs": {"type": "list", "elements": "str", "default": []},
             "gather": {"type": "list", "elements": "str", "choices": list(SUBSETS), "default": list(SUBSETS)},
             "most_right_routes": {"type": "int"},
+            "most_repairs": {"type": "int"},
         },
         supports_check_mode=True,
     )
     params = module.params
     try:
         clusters = parse_cidrs("cluster_cidrs", params["cluster_cidrs"])
-        module.exit_json(changed=False, **gather(params["node_name"], clusters, params["gather"], params["most_right_routes"]))
+        module.exit_json(changed=False, **gather(params["node_name"], clusters, params["gather"], params["most_right_routes"], params["most_repairs"]))
     except KindnetError as e:
         module.fail_json(msg="%s: %s" % (params["node_name"] or platform.node(), e), field=e.field, value=str(e.value), remedy=e.remedy)
 

@@ -14,7 +14,10 @@ from ._report import CONCERN_OF, Found, Looked, each, info_of, is_failure
 OK, FAILED, IGNORED, UNREACHABLE, SKIPPED = "ok", "failed", "ignored", "unreachable", "skipped"
 
 # Of results there may be thousands, and most of what is in them is not for a report.
-KEPT = ("changed", "failed", "unreachable", "msg", "host", "changes", "problems", "notes", "left_out", "censored", "missing_packages", "module_stderr")
+KEPT = (
+    *("changed", "failed", "unreachable", "msg", "host", "changes", "problems", "notes", "unseen"),
+    *("left_out", "censored", "missing_packages", "module_stderr"),
+)
 
 
 class Task(NamedTuple):

@@ -169,6 +169,17 @@ def entry(made: Plan, answers: Mapping[str, Sequence[Mapping[str, Any]]], failur
     }
 
 
+def groups(results: Sequence[Mapping[str, Any]]) -> List[Tuple[str, bool, List[Mapping[str, Any]]]]:
+    """What belongs into one matrix: the kind, whether it is of IPv6, and the results, of which there is one for each host and other host."""
+    return [
+        (kind, six, some)
+        for kind in KINDS
+        for six in (False, True)
+        for some in [[r for r in results if r["kind"] == kind and (":" in r["address"]) is six]]
+        if some
+    ]
+
+
 def is_bad(result: Mapping[str, Any]) -> bool:
     """Whether something is missing. What could not be asked does not count as an answer."""
     return bool(result["received"] < result["sent"] or not result["sent"])

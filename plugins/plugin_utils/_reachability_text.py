@@ -8,7 +8,7 @@ from __future__ import annotations
 __metaclass__ = type
 
 from ..module_utils._node_table import shorten
-from ._plan_reachability import KINDS, POD_TO_POD, is_bad
+from ._plan_reachability import KINDS, POD_TO_POD, groups, is_bad
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,11 +25,8 @@ def screen(entry: Mapping[str, Any]) -> str:
     """All that a person is told of a run."""
     drawn = len(entry["hosts"]) <= DRAWN_UP_TO
     parts = [_heading(entry)]
-    for kind in KINDS:
-        for six in (False, True):
-            results = [r for r in entry["results"] if r["kind"] == kind and (":" in r["address"]) is six]
-            if results:
-                parts.append(_total(kind, six, results) + ("\n" + matrix(entry, kind, results) if drawn else ""))
+    for kind, six, results in groups(entry["results"]):
+        parts.append(total(kind, six, results) + ("\n" + matrix(entry, kind, results) if drawn else ""))
     if drawn and entry["results"]:
         parts.append("In ms, the mean of the answers; 33%: so much was lost; lost: no answer; .: not tried.")
     elif entry["not_asked"]:
@@ -109,7 +106,8 @@ def _heading(entry: Mapping[str, Any]) -> str:
     return "; ".join(words + (["%d not asked" % missing] if missing else []))
 
 
-def _total(kind: str, six: bool, results: Sequence[Result]) -> str:
+def total(kind: str, six: bool, results: Sequence[Result]) -> str:
+    """What comes before a matrix, or stands for it."""
     times = [r["rtt_ms"] for r in results if r["rtt_ms"] is not None]
     answering = sum(not is_bad(r) for r in results)
     speed = "; %.2f ms, the slowest %.2f ms" % (sum(times) / len(times), max(times)) if times else ""

@@ -21,10 +21,12 @@ from ._canvas import visible
 from ._cross_checks import cross_checks
 
 SCHEMA = 1
+GENERATOR = "kindnet.host %s" % VERSION
 RECORD = "record"  # the concern of what would be recorded
 IN_SYNC, CHANGED, DRIFTED, FAILED, UNREACHABLE = "in_sync", "changed", "drifted", "failed", "unreachable"
 STATUSES = (IN_SYNC, CHANGED, DRIFTED, FAILED, UNREACHABLE)  # from good to bad
 UNSEEN = "was not looked at"
+NOT_COMPARED = "not compared with each other, since kindnet_info told of none"
 NAMED = 10  # things that a line names; further ones are counted
 
 # What each module looks after, in the words of desired.json and of the roles.
@@ -84,11 +86,11 @@ def report_of(run: Run, looked: Sequence[Looked]) -> Dict[str, Any]:
     for entry in entries:
         add_line(entry, together)
     counted = {status: len([e for e in entries if e["status"] == status]) for status in STATUSES}
-    # What a run has changed is as wanted now.
-    verdict = next((status for status in (UNREACHABLE, FAILED, DRIFTED) if counted[status]), IN_SYNC)
+    # What a run has changed is as wanted now, unless it does not fit together.
+    verdict = next((status for status in (UNREACHABLE, FAILED, DRIFTED) if counted[status]), DRIFTED if together else IN_SYNC)
     return {
         "schema": SCHEMA,
-        "generator": "kindnet.host %s" % VERSION,
+        "generator": GENERATOR,
         "generated": run.generated,
         "playbook": run.playbook,
         "check_mode": all(host.check_mode for host in looked),
@@ -102,6 +104,7 @@ def report_of(run: Run, looked: Sequence[Looked]) -> Dict[str, Any]:
             differences=sum(len(e["differences"]) + e["differences_left_out"] for e in entries),
             problems=sum(len(e["problems"]) for e in entries),
             cross_host=len(together),
+            compared=len([e for e in entries if e["info"]]),
         ),
         "nodes": nodes,
         "hosts": entries,
@@ -121,7 +124,7 @@ def host_of(looked: Looked) -> Dict[str, Any]:
         failed = {p["subject"] for p in problems}
         differences = [d for d in differences if d["subject"] not in failed]
     lost = [reason_of(looked.name, f.result) for f in found if f.result.get("unreachable")]
-    failures = unique({"concern": f.concern, "message": reason_of(looked.name, f.result)} for f in found if is_failure(f.result))
+    failures = unique({"concern": f.concern, "message": message} for f in found for message in failures_of(looked.name, f.result))
     looked_at = list(dict.fromkeys(f.concern for f in found if not (f.result.get("unreachable") or f.result.get("skipped") or is_failure(f.result))))
     said = {f["concern"] for f in failures}
     unseen = [{"concern": c, "message": UNSEEN} for c in looked.expected if c not in looked_at and c not in said]
@@ -173,6 +176,15 @@ def each(result: Mapping[str, Any]) -> List[Mapping[str, Any]]:
 def is_failure(result: Mapping[str, Any]) -> bool:
     """Whether the task found nothing out. One that failed with problems has found out all it could."""
     return bool(result.get("failed")) and not result.get("problems")
+
+
+def failures_of(host: str, result: Mapping[str, Any]) -> List[str]:
+    """What a task did not find out, and why."""
+    if is_failure(result):
+        return [reason_of(host, result)]
+    # Of kindnet_info, which never fails because of one source.
+    notes = [str(note) for note in result.get("notes") or ()]
+    return [next((note for note in notes if note.startswith(what + ": ")), "%s: %s" % (what, UNSEEN)) for what in result.get("unseen") or ()]
 
 
 def reason_of(host: str, result: Mapping[str, Any]) -> str:
@@ -305,4 +317,5 @@ def summary(report: Mapping[str, Any]) -> str:
         if totals[key]
     ]
     limited = " (limited to %s)" % report["limit"] if report["limit"] else ""
-    return "%s%s: %s" % (number_of("host", totals["hosts"]), limited, "; ".join(part for part in (", ".join(words), ", ".join(found)) if part))
+    parts = [", ".join(words), ", ".join(found), "" if totals["compared"] or not report["check_mode"] else NOT_COMPARED]
+    return "%s%s: %s" % (number_of("host", totals["hosts"]), limited, "; ".join(part for part in parts if part))

@@ -17,6 +17,7 @@ from ..module_utils import _files
 from ..module_utils._errors import KindnetError
 from ._ledger_file import inventory_folders
 from ._map_mermaid import mermaid
+from ._report import GENERATOR
 from ._report_junit import junit
 from ._report_page import page
 
@@ -39,7 +40,7 @@ RENDERERS: Dict[str, Callable[[Mapping[str, Any]], str]] = {
 
 
 REACHABILITY = "reachability.json"
-REACHABILITY_KEYS = ("generated", "mode", "sources", "targets", "results")
+REACHABILITY_KEYS = ("generated", "mode", "hosts", "results", "not_asked", "not_tried")
 
 
 def write(folder: str, report: Mapping[str, Any]) -> List[str]:
@@ -58,11 +59,20 @@ def write_reachability(folder: str, entry: Mapping[str, Any]) -> str:
     path = os.path.join(folder, REACHABILITY)
     with writing(folder):
         _files.write_atomic(path, (json.dumps(entry, separators=(",", ":"), ensure_ascii=False) + "\n").encode("utf-8", "replace"))
-        report = _object_in(os.path.join(folder, "drift.json"))
-        if report and "reachability" in report:
-            for place, content in rendered(folder, dict(report, reachability=entry)).items():
-                _files.write_atomic(place, content)
+        for place, content in _with_reachability(folder, entry).items():
+            _files.write_atomic(place, content)
     return path
+
+
+def _with_reachability(folder: str, entry: Mapping[str, Any]) -> Dict[str, bytes]:
+    """The files of the report that is there, with ``entry``; none if it is not of this version, or damaged: the next run writes it anew."""
+    report = _object_in(os.path.join(folder, "drift.json"))
+    if not report or report.get("generator") != GENERATOR:
+        return {}
+    try:
+        return rendered(folder, dict(report, reachability=entry))
+    except (AttributeError, KeyError, TypeError, ValueError):  # somebody edited it
+        return {}
 
 
 def reachability_in(folder: str) -> Optional[Dict[str, Any]]:

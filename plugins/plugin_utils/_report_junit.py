@@ -10,7 +10,7 @@ __metaclass__ = type
 from typing import Any, List, Mapping, Optional, Sequence, Tuple
 from xml.etree import ElementTree
 
-from ._report import UNREACHABLE
+from ._report import NOT_COMPARED, UNREACHABLE
 
 CROSS_HOST = "cross_host"
 # What XML 1.0 cannot hold, not even escaped; a damaged file may have any of it.
@@ -26,7 +26,7 @@ def junit(report: Mapping[str, Any]) -> str:
     for host in report["hosts"]:
         suite(root, host["name"], report["generated"], cases_of(host, report["check_mode"]))
     if report["cross_host"] or report["check_mode"]:
-        suite(root, CROSS_HOST, report["generated"], cross_host_cases(report["cross_host"]))
+        suite(root, CROSS_HOST, report["generated"], cross_host_cases(report["cross_host"], bool(report["totals"]["compared"])))
     for attribute in ("tests", "failures", "errors", "skipped"):
         root.set(attribute, str(sum(int(s.get(attribute, "0")) for s in root)))
     root.set("time", "0")
@@ -93,9 +93,9 @@ def found_cases(host: Mapping[str, Any], check_mode: bool) -> List[Case]:
     return cases
 
 
-def cross_host_cases(findings: Sequence[Mapping[str, Any]]) -> List[Case]:
+def cross_host_cases(findings: Sequence[Mapping[str, Any]], is_compared: bool) -> List[Case]:
     if not findings:
-        return [("all checks", None)]
+        return [("all checks", None if is_compared else ("skipped", NOT_COMPARED, ""))]
     return [(f["check"] + ": " + f["subject"], ("failure", f["message"], "%s: %s" % (", ".join(f["hosts"]), f["message"]))) for f in findings]
 
 

@@ -25,6 +25,7 @@ from ._map import FINDINGS, Map, MapNode, label, map_of
 from ._map_mermaid import mermaid_of
 from ._map_svg import svg
 from ._reachability import reachability_of
+from ._report import NOT_COMPARED, UNREACHABLE
 from ._text_diff import Part, sides
 
 TEMPLATES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "templates")
@@ -52,6 +53,7 @@ def page(report: Mapping[str, Any]) -> str:
             report=report,
             verdict=STATUSES.get(str(report.get("verdict")), str(report.get("verdict"))),
             statuses=STATUSES,
+            not_compared=NOT_COMPARED,
             style=Markup(style),
             script=Markup(script),
             policy="default-src 'none'; style-src '%s'; script-src '%s'; img-src data:; base-uri 'none'; form-action 'none'" % (_hash(style), _hash(script)),
@@ -135,6 +137,8 @@ def _differences(report: Mapping[str, Any]) -> Tuple[List[Dict[str, Any]], int]:
 def _items(report: Mapping[str, Any]) -> Iterator[Tuple[Mapping[str, Any], Mapping[str, Any], str]]:
     """What stands in the table, and what to call it if it is not a difference."""
     for host in report.get("hosts") or ():
+        if host.get("status") == UNREACHABLE:
+            yield host, {"concern": "host", "message": host.get("message")}, "not looked at"
         for key, action in (("failures", "not looked at"), ("problems", "problem"), ("differences", "")):
             for item in host.get(key) or ():
                 yield host, item, action

@@ -14,6 +14,7 @@ __metaclass__ = type
 import ipaddress
 from collections import namedtuple
 
+from ..module_utils._lookups import SINGLE
 from ..module_utils._node_table import family_of
 from ._walk_ends import ABSENT, NODE, OUTSIDE, POD, holder_of
 
@@ -238,6 +239,10 @@ class _Walker:
             way.over(LOST, node, "sends it by %s, which is down or has no link" % dev)
         elif self._is_the_pods(node, entry):
             self._into_the_pod()
+        elif way.destination.kind == ABSENT and node == way.destination.node and _is_for_one(entry):
+            # As ptp makes it for a pod; but which one it is, this host could not tell.
+            reason = "sends it by '%s', which is for that address alone, and could not tell which pod has it; that pod was not looked at"
+            way.over(UNKNOWN, node, reason % entry["matched"])
         elif way.destination.kind == ABSENT and node == way.destination.node:
             way.over(LOST, node, "has no pod with %s, and sends it by '%s'" % (self.destination, entry["matched"]))
         else:
@@ -412,6 +417,12 @@ class _Walker:
             hop["rp_filter"] = _reverse_path(answer, entry["iif"])[0] if self.family == 4 and entry["iif"] else None
         self.way.hops.append(hop)
         return hop
+
+
+def _is_for_one(entry: Data) -> bool:
+    """Whether the route is for this address and no other, and leads to it without a next hop."""
+    address = entry["destination"]
+    return not entry["via"] and entry["matched"].split()[0] in (address, "%s/%d" % (address, SINGLE[family_of(address)]))
 
 
 def owners_of(cluster: Cluster) -> Dict[str, str]:

@@ -52,6 +52,7 @@ else:
 
 POD, NODE, ABSENT, OUTSIDE = "pod", "node", "absent", "outside"
 MOST_ADDRESSES = 32  # of both nodes, that a source may be translated to; where kube-proxy uses IPVS, a node has one for each Service
+POD_SOURCES = {"pods", "CNI configurations", "recorded CNI configuration"}  # what kindnet_info knows pods from, by its names of them
 SHORTEST = 4  # characters of a container id that stand for it
 HOW = {
     "src": "Write -e src=POD_OR_NODE: a pod's container id, name or address, or a node's name.",
@@ -65,9 +66,9 @@ def find_ends(src: Any, dst: Any, nodes: Sequence[Node], infos: Mapping[str, Dat
     :param infos: what kindnet_info told of each host; of one that it could not ask, {}.
     """
     known = _candidates(nodes, infos)
-    unasked = sorted(n.name for n in nodes if not infos.get(n.name))
+    missing = _missing(nodes, infos)
     others = _other_addresses(nodes, infos)
-    ends = [_find(field, value, known, others, nodes, unasked) for field, value in (("src", src), ("dst", dst))]
+    ends = [_find(field, value, known, others, nodes, missing) for field, value in (("src", src), ("dst", dst))]
     families = [[family_of(ip) for ip in candidate.ips] for candidate in ends]
     family = next((f for f in (4, 6) if f in families[0] and f in families[1]), 0)
     if not family:
@@ -123,6 +124,15 @@ def _candidates(nodes: Sequence[Node], infos: Mapping[str, Data]) -> List[Candid
     return found
 
 
+def _missing(nodes: Sequence[Node], infos: Mapping[str, Data]) -> str:
+    """Whose pods may be meant and are not known, as sentences; "" if there are none."""
+    unasked = sorted(n.name for n in nodes if not infos.get(n.name))
+    blind = sorted(n.name for n in nodes if POD_SOURCES.intersection(infos.get(n.name, {}).get("unseen") or ()))
+    return "".join(words % shorten(names) for words, names in (
+        (" Not asked, since they could not be reached: %s.", unasked), (" Could not tell their pods (see kindnet_info): %s.", blind),
+    ) if names)
+
+
 def _other_addresses(nodes: Sequence[Node], infos: Mapping[str, Data]) -> Dict[str, List[str]]:
     """Who has an address that is not the one by which peers reach it, such as that of another network, or the gateway of its pods."""
     found: Dict[str, List[str]] = {}
@@ -133,7 +143,7 @@ def _other_addresses(nodes: Sequence[Node], infos: Mapping[str, Data]) -> Dict[s
 
 
 def _find(
-    field: str, value: Any, known: Sequence[Candidate], others: Mapping[str, Sequence[str]], nodes: Sequence[Node], unasked: Sequence[str]
+    field: str, value: Any, known: Sequence[Candidate], others: Mapping[str, Sequence[str]], nodes: Sequence[Node], missing: str
 ) -> Candidate:
     if not isinstance(value, str) or not value.strip():
         raise KindnetError(field, repr(value if value is not None else ""), "is missing", HOW[field])
@@ -148,7 +158,6 @@ def _find(
         raise KindnetError(field, text, "is more than one: %s" % shorten(sorted(listed)), "Write the address or the whole container id of the one you mean.")
     if found:
         return found[0]._replace(ips=(address,)) if address else found[0]._replace(ips=tuple(ip for c in found for ip in c.ips))
-    missing = " Not asked, since they could not be reached: %s." % shorten(unasked) if unasked else ""
     if not address:
         names = shorten(sorted({c.name for c in known}))
         raise KindnetError(field, text, "is neither a node nor a pod that runs on one", "There are %s.%s Names are not looked up elsewhere. %s" % (

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from ansible_collections.kindnet.host.plugins.plugin_utils._report_page import page
 from reports import GUIDE, HOSTILE, everywhere, guide, large, report_of, unreachable
@@ -31,11 +33,15 @@ def hosts(browser):
 
 
 def items(report):
-    """Host, status, concern and all words of each difference and problem, as the page should have them."""
+    """Host, status, concern and all words of each difference and problem, and of each host that was not reached, as the page should have them."""
     return [
         (h["name"], h["status"], d["concern"], " ".join(str(v) for v in [h["name"], *d.values()]))
         for h in report["hosts"]
-        for d in [*h["problems"], *h["differences"]]
+        for d in [
+            *([{"concern": "host", "message": h["message"]}] if h["status"] == "unreachable" else []),
+            *h["problems"],
+            *h["differences"],
+        ]
     ]
 
 
@@ -73,7 +79,7 @@ def test_filters_by_what_can_be_chosen(browser, field, value):
     report = guide()
     report["hosts"].append(report_of(5, [unreachable(4)])["hosts"][4])
     browser.open(page(report))
-    assert len(rows(browser)) == 5
+    assert len(rows(browser)) == 6
     Select(browser.driver.find_element(By.ID, "filter-" + field)).select_by_value(value)
     place = {"status": 1, "concern": 2}[field]
     assert rows(browser) == [item[0] for item in items(report) if item[place] == value]
@@ -193,7 +199,7 @@ def test_tables_and_fields_have_names(browser):
     for field in browser.driver.find_elements(By.CSS_SELECTOR, "select, input, button"):
         assert field.accessible_name
     for table in browser.driver.find_elements(By.TAG_NAME, "table"):
-        assert table.accessible_name in ("Differences", "Reachability")
+        assert table.accessible_name == "Differences" or re.match("(pod|node) to (pod|node), IPv4: ", table.accessible_name)
         assert len(table.find_elements(By.CSS_SELECTOR, "thead th[scope=col]")) >= 4
     for drawing in browser.driver.find_elements(By.TAG_NAME, "svg"):
         assert drawing.accessible_name
@@ -205,7 +211,8 @@ def test_a_thousand_hosts(browser):
     address = browser.open(page(report))
     assert browser.console() == []
     assert [url for url in browser.requests() if not url.startswith("data:")] == [address]
-    assert len(rows(browser)) == sum(len(h[key]) for h in report["hosts"] for key in ("failures", "problems", "differences")) == 974
+    told = sum(len(h[key]) for h in report["hosts"] for key in ("failures", "problems", "differences"))
+    assert len(rows(browser)) == told + 1 == 975, "and the host that could not be reached"
     browser.driver.find_element(By.ID, "filter-text").send_keys("ip_forward")
     assert rows(browser) == ["node-0026"]
     number, found = browser.run(OVERLAPS)

@@ -402,9 +402,10 @@ def test_what_passes_repaired(host: Sandbox) -> None:
     ]
     host.write("/var/lib/kindnet/history/repairs.jsonl", "".join(json.dumps(repair) + "\n" for repair in repairs) + "cut o")
     assert told(host)["history"] == repairs
+    assert [told(host, most_repairs=n)["history"] for n in (0, 1, 3)] == [[], repairs[1:], repairs]
     host.sh("rm /var/lib/kindnet/history/repairs.jsonl; mkdir /var/lib/kindnet/history/repairs.jsonl")
     result = told(host)
-    assert result["history"] == [] and any("repairs.jsonl" in note for note in result["notes"])
+    assert result["history"] == [] and any("repairs.jsonl" in note for note in result["notes"]) and "history" in result["unseen"]
 
 
 def test_a_pause_and_problems(host: Sandbox) -> None:
@@ -423,7 +424,7 @@ def test_a_pause_and_problems(host: Sandbox) -> None:
 def test_only_what_is_asked_for(host: Sandbox) -> None:
     converge(host)
     result = told(host, gather=["peers", "pods"])
-    assert set(result) - {"changed", "invocation"} == {"node_name", "hostname", "managed", "cluster_name", "peers", "pods", "notes"}
+    assert set(result) - {"changed", "invocation"} == {"node_name", "hostname", "managed", "cluster_name", "peers", "pods", "notes", "unseen"}
     assert result["peers"]["present"] == 4
     assert host.module("kindnet_info", {"gather": ["peers", "nonsense"]})["failed"]
     assert "host bits" in host.module("kindnet_info", {"cluster_cidrs": ["10.244.0.1/16"]})["msg"]

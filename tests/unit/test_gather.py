@@ -37,7 +37,17 @@ def test_a_source_that_fails_costs_its_value(monkeypatch: pytest.MonkeyPatch, na
     monkeypatch.setattr(_gather.Host, "identity", lambda self: {})
     answer = _gather.gather("me", [])
     assert answer.pop("routes_left_out") == 0
-    assert answer.pop("notes") == [note % name] and answer == {subset: _gather.EMPTY[name] if subset == name else "told" for subset in _gather.SUBSETS}
+    assert (answer.pop("notes"), answer.pop("unseen")) == ([note % name], [name])
+    assert answer == {subset: _gather.EMPTY[name] if subset == name else "told" for subset in _gather.SUBSETS}
+
+
+def test_a_program_that_does_not_say_its_version_is_a_note_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(name: str) -> str:
+        raise KindnetError(name, "5 s", "did not end", "See what it waits for.")
+
+    monkeypatch.setattr(_gather._gather_state, "tool", hang)
+    answer = _gather.gather("me", [], ["versions"])
+    assert answer["unseen"] == [] and answer["versions"]["nft"] == "" and any(note.startswith("nft: ") for note in answer["notes"])
 
 
 def test_a_record_that_one_may_not_look_at(monkeypatch: pytest.MonkeyPatch) -> None:

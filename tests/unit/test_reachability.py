@@ -29,7 +29,7 @@ from ansible_collections.kindnet.host.plugins.plugin_utils._plan_reachability im
     who_asks_whom,
 )
 from ansible_collections.kindnet.host.plugins.plugin_utils._reachability_text import cell, screen
-from ansible_collections.kindnet.host.plugins.plugin_utils._report import Run, report_of
+from ansible_collections.kindnet.host.plugins.plugin_utils._report import GENERATOR, Run, report_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -296,6 +296,10 @@ def test_the_report_of_drift_has_it_whichever_was_made_first(tmp_path):
     (tmp_path / "drift.json").write_text('{"half": ')
     _report_files.write_reachability(str(tmp_path), found)
     assert (tmp_path / "drift.json").read_text() == '{"half": '
+    for other in ({"reachability": None}, {"generator": GENERATOR}, {"generator": "kindnet.host 9.9.9"}, {"generator": GENERATOR, "hosts": 1}):
+        (tmp_path / "drift.json").write_text(json.dumps(other))
+        _report_files.write_reachability(str(tmp_path), found)
+        assert json.loads((tmp_path / "drift.json").read_text()) == other, "of somebody else, or damaged: it is left as it is"
 
 
 def test_what_is_written_is_of_the_schema_of_the_report():

@@ -17,7 +17,7 @@ import jsonschema
 import pytest
 from ansible_collections.kindnet.host.plugins.module_utils._errors import KindnetError
 from ansible_collections.kindnet.host.plugins.plugin_utils import _report, _report_files
-from ansible_collections.kindnet.host.plugins.plugin_utils._report import Found, Looked, Run, host_of, lines_of, report_of
+from ansible_collections.kindnet.host.plugins.plugin_utils._report import NOT_COMPARED, Found, Looked, Run, host_of, lines_of, report_of
 from ansible_collections.kindnet.host.plugins.plugin_utils._report_junit import junit
 
 SCHEMA = json.loads((Path(__file__).resolve().parents[2] / "docs/drift.schema.json").read_text())
@@ -87,6 +87,14 @@ def test_a_host_of_which_nothing_is_known_is_not_in_sync_whatever_is_expected() 
 
 def test_what_was_not_looked_at_because_of_something_else_is_named() -> None:
     assert host(Found("masq", FAILED))["failures"][1:] == [{"concern": "routes", "message": "was not looked at"}]
+
+
+def test_what_kindnet_info_could_not_look_at_is_a_failure_and_its_other_notes_are_none() -> None:
+    told = {"changed": False, "notes": ["routes: cannot be told (OSError: x)", "nft: did not end"], "unseen": ["routes", "pause"]}
+    found = host(*RIGHT, Found("host", told))
+    assert found["status"] == "failed" and "host" not in found["looked_at"]
+    assert [f["message"] for f in found["failures"]] == ["routes: cannot be told (OSError: x)", "pause: was not looked at"]
+    assert host(*RIGHT, Found("host", {**told, "unseen": []}))["status"] == "in_sync"
 
 
 def test_a_failing_concern_is_not_one_that_was_looked_at() -> None:
@@ -183,7 +191,8 @@ def test_lines() -> None:
         "c: drifted, 12 differences: %s, ..." % ", ".join("rule %d" % i for i in range(10)),
         "d: failed: masq: one two; found all the same: 1 difference: route 2",
         "e: unreachable: No route to host",
-        "5 hosts (limited to a:b): 1 in sync, 2 drifted, 1 failed, 1 unreachable; 14 differences, 1 problem",
+        "5 hosts (limited to a:b): 1 in sync, 2 drifted, 1 failed, 1 unreachable; 14 differences, 1 problem;"
+        " not compared with each other, since kindnet_info told of none",
     ]
     made = report(Looked("a", [*RIGHT, Found("masq", changing("jump"))], EXPECTED, check_mode=False))
     assert lines_of(made) == ["a: changed, 1 change: jump", "1 host: 1 changed; 1 difference"] and made["verdict"] == "in_sync"
@@ -213,6 +222,18 @@ class TestTogether:
         assert [h["status"] for h in made["hosts"]] == ["drifted", "drifted", "in_sync"]
         assert (made["verdict"], made["exit_code"], made["totals"]["cross_host"], made["totals"]["differences"]) == ("drifted", 2, 1, 0)
         assert lines_of(made)[:4] == ["a: drifted, 1 cross-host finding: MTU", "b: drifted, 1 cross-host finding: MTU", "c: in sync", "a, b: MTU: differs"]
+
+    def test_hosts_that_a_run_changed_and_that_do_not_fit_together_are_not_in_sync(self, finds: Any) -> None:
+        finds({"check": "mtu", "hosts": ["a"], "subject": "MTU", "message": "differs"})
+        made = report(Looked("a", [*RIGHT, Found("masq", changing("jump"))], EXPECTED, check_mode=False))
+        assert (made["hosts"][0]["status"], made["verdict"], made["exit_code"]) == ("changed", "drifted", 2)
+
+    def test_whether_anything_was_compared_is_told(self) -> None:
+        told = Looked("a", RIGHT, EXPECTED, {"managed": False})
+        for looked, compared, cases in (([told, Looked("b", RIGHT, EXPECTED)], 1, []), ([Looked("b", RIGHT, EXPECTED)], 0, ["skipped"])):
+            made = report(*looked)
+            assert made["totals"]["compared"] == compared and (NOT_COMPARED in lines_of(made)[-1]) is not bool(compared)
+            assert [e.tag for e in suites(made)["cross_host"]["all checks"]] == cases
 
     def test_code_is_compared_with_what_would_be_installed(self) -> None:
         looked = Looked("a", RIGHT, EXPECTED, {"managed": True, "versions": {"collection": "0.2.0", "digest": "aa"}})
@@ -267,7 +288,7 @@ class TestJunit:
         assert list(found) == ["a", "cross_host"] and list(found["a"]) == ["masq", "routes"]
         (failure,) = found["a"]["masq"]
         assert (failure.tag, failure.get("message"), failure.text) == ("failure", "jump", "replace jump: a -> b (so)")
-        assert found["a"]["routes"] == [] == found["cross_host"]["all checks"]
+        assert found["a"]["routes"] == []
 
     def test_what_was_not_looked_at_passes_nothing(self) -> None:
         found = suites(report(Looked("a", [Found("host", UNREACHABLE)], EXPECTED), Looked("b", RIGHT[:1], EXPECTED), Looked("c")))

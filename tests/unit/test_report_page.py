@@ -61,7 +61,7 @@ def test_what_an_operator_looks_for():
     read = Read(page(guide()))
     for text in (
         "Cluster kindnet drifted", "drift.yml in check mode", "exit code 2", "3 hosts", "5 differences", "1 between hosts",
-        "k8s-guide-worker2 has 1400, the others have 1500.", "sysctl net.ipv4.ip_forward", "routing between pods needs it",
+        "1500 on 2 of 3 hosts, but 1400 on k8s-guide-worker2 (eth0).", "sysctl net.ipv4.ip_forward", "routing between pods needs it",
         "veth1a2b3c21", "1 of 2 routes right", "missing 10.244.2.0/24 missing, wanted via 172.18.0.4", "kernel 6.18.5", "3 of 3 lost", "flowchart LR",
     ):  # fmt: skip
         assert text in read.text
@@ -100,7 +100,7 @@ def test_what_passes_did():
     entry = {"at": "2026-11-27T01:02:03Z", "section": "routes", "subject": "route 10.244.1.0/24", "action": "add", "reason": "missing"}
     report["hosts"][0]["info"]["history"] = [{**entry, "before": "", "after": "via 172.18.0.3 proto 107"}]
     read = Read(page(report))
-    assert "timer active, paused for 90 s more, last pass success at 2026-11-27T02:22:30Z route 10.244.9.0/24: is in the way" in read.text
+    assert "timer active, paused for 90 s more, last pass ok at 2026-11-27T02:22:30Z route 10.244.9.0/24: is in the way" in read.text
     assert "Repaired 2026-11-27T01:02:03Z add route 10.244.1.0/24, missing" in read.text
 
 
@@ -223,11 +223,24 @@ def test_reachability_is_shown_as_fits(size, form):
     report = report_of(size)
     lossy(report, (0, 2), (1, 0))
     found = reachability_of(report)
-    assert (bool(found.rows), bool(found.drawing)) == (form == "rows", form == "drawing")
+    assert [m.title.partition(",")[0] for m in found.matrices] == ["pod to pod", "node to pod", "node to node"]
+    for matrix in found.matrices:
+        assert (bool(matrix.rows), bool(matrix.drawing)) == (form == "rows", form == "drawing")
+    a, b, c = (report["hosts"][k]["name"] for k in range(3))
     assert [(p.source, p.target, p.text) for p in found.lost] == [
-        (report["hosts"][0]["name"], report["hosts"][2]["name"], "3 of 3 lost"),
-        (report["hosts"][1]["name"], report["hosts"][0]["name"], "3 of 3 lost"),
+        (source + s, target + t, "3 of 3 lost")
+        for s, t in (("/default/pod", "/default/pod"), ("", "/default/pod"), ("", ""))
+        for source, target in ((a, c), (b, a))
     ]
+
+
+def test_each_family_has_its_matrix():
+    report = report_of(3)
+    lossy(report)
+    found = report["reachability"]
+    found["results"] += [{**r, "address": "fd00:18::2", "received": 0, "rtt_ms": None} for r in found["results"] if r["kind"] == "node to node"]
+    titles = [m.title for m in reachability_of(report).matrices]
+    assert titles[2].startswith("node to node, IPv4: 6 of 6 pairs answer") and titles[3] == "node to node, IPv6: 0 of 6 pairs answer"
 
 
 def test_of_many_losses_the_worst_are_shown():
@@ -235,8 +248,32 @@ def test_of_many_losses_the_worst_are_shown():
     lossy(report, *[(i, k) for i in range(30) for k in range(30)])
     report["reachability"]["results"][-1].update(received=2, loss=33.3, rtt_ms=0.5)
     found = reachability_of(report)
-    assert (len(found.lost), found.left_out) == (MOST_LOST, 30 * 29 - MOST_LOST)
+    assert (len(found.lost), found.left_out) == (MOST_LOST, 3 * 30 * 29 - MOST_LOST)
     assert {p.text for p in found.lost} == {"3 of 3 lost"}
+
+
+def test_nothing_lost_is_said_only_of_what_was_asked():
+    def said(**values):
+        report = report_of(3)
+        lossy(report)
+        report["reachability"].update(values)
+        return Read(page(report)).text
+
+    unheard = {"not_asked": [{"host": GUIDE[1], "reached": False, "message": "unreachable: no route"}], "not_tried": ["no pod on " + GUIDE[2]]}
+    assert "No packet was lost." in said() and "Not known" not in said()
+    known = "Of what was asked, nothing was lost. Not known: k8s-guide-worker was not asked: unreachable: no route"
+    assert known + " no pod on k8s-guide-worker2" in said(**unheard)
+    assert "Nothing was asked. Not known:" in said(**unheard, results=[])
+    ends = {"source": "a", "source_host": "a", "target": "b", "target_host": "b", "address": "192.0.2.1"}
+    text = said(results=[{**ends, "kind": "node to node", "sent": 0, "received": 0, "rtt_ms": None}])
+    assert "1 pair does not answer a to b: was not sent" in text and "lost" not in text.partition("Reachability")[2].partition("Hosts")[0]
+
+
+def test_an_unreachable_host_has_a_row():
+    read = Read(page(report_of(2, [unreachable(0, "no route"), unreachable(1, "no route")])))
+    assert "Differences None." not in read.text
+    assert "k8s-guide-worker host not looked at no route" in read.text
+    assert "Hosts were not compared with each other" in read.text
 
 
 def test_cross_checks_are_shown_without_a_difference():

@@ -22,9 +22,9 @@ STOPPED = {"active": "inactive", "since": "2026-11-27T14:02:33Z"}
 BY_LOOKUPS = "what the filter tables make of it was not evaluated (-e probe=true sends real probes)"
 
 
-def walked(cluster, src="pod-a0", dst="pod-b0", **timers):
+def walked(cluster, src="pod-a0", dst="pod-b0", infos=None, **timers):
     """The verdict, and the text that leads to it."""
-    infos = cluster.infos(**timers)
+    infos = infos or cluster.infos(**timers)
     source, destination = find_ends(src, dst, cluster.table, infos)
     flows = flows_of(source, destination, cluster.table, infos)
     answers = {name: node.answer(flows) for name, node in cluster.nodes.items()}
@@ -412,6 +412,23 @@ def test_an_address_that_many_nodes_have_is_nobodys_name():
 def test_an_address_that_no_pod_has():
     verdict, _text, _there, _back = walked(PaperCluster(), dst="10.244.1.77")
     assert verdict.sentence == "Not delivered: b has no pod with 10.244.1.77 (Network is unreachable)."
+
+
+def test_an_address_that_has_an_interface_and_no_known_pod_is_not_called_lost():
+    cluster = PaperCluster()
+    infos = cluster.infos()
+    infos["b"]["pods"] = []
+    verdict, _text, there, _back = walked(cluster, "a", "10.244.1.2", infos)
+    assert there.destination.kind == "absent"
+    assert verdict.sentence.startswith("Not known: b sends it by '10.244.1.2 dev veth0', which is for that address alone,")
+
+
+def test_a_node_that_could_not_tell_its_pods_is_named():
+    cluster = PaperCluster()
+    infos = cluster.infos()
+    infos["b"].update(pods=[], unseen=["pods"])
+    with pytest.raises(KindnetError, match=r"is neither a node nor a pod.*Could not tell their pods \(see kindnet_info\): b\."):
+        find_ends("a", "pod-b0", cluster.table, infos)
 
 
 @pytest.mark.parametrize(

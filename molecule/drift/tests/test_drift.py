@@ -88,9 +88,10 @@ class Looked:
     def junit(self) -> ElementTree.Element:
         return ElementTree.parse(self.folder / "drift.xml").getroot()
 
-    def page(self) -> str:
-        """What the page says, without its tags."""
-        return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", (self.folder / "drift.html").read_text())).split())
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Host, concern and words of each row of the page's table of differences."""
+        found = re.findall(r'<tr [^>]*data-host="([^"]*)"[^>]*data-concern="([^"]*)"[^>]*>(.*?)</tr>', (self.folder / "drift.html").read_text(), re.DOTALL)
+        return [(host, concern, " ".join(html.unescape(re.sub(r"<[^>]*>", " ", cells)).split())) for host, concern, cells in found]
 
 
 def look(folder: Path, *arguments: str) -> Looked:
@@ -126,7 +127,8 @@ def test_it_names_exactly_these_ten(looked: Looked) -> None:
     report = looked.report
     assert (report["verdict"], report["exit_code"], report["cross_host"]) == ("drifted", 2, [])
     assert report["totals"] == {
-        "hosts": 3, "in_sync": 0, "changed": 0, "drifted": 3, "failed": 0, "unreachable": 0, "differences": 10, "problems": 0, "cross_host": 0
+        "hosts": 3, "in_sync": 0, "changed": 0, "drifted": 3, "failed": 0, "unreachable": 0, "differences": 10, "problems": 0, "cross_host": 0,
+        "compared": 3,
     }  # fmt: skip
     one = {d["subject"]: d for d in looked.hosts()[ONE]["differences"]}
     assert (one["sysctl net.ipv4.ip_forward"]["before"], one["sysctl net.ipv4.ip_forward"]["after"]) == ("0", "1")
@@ -157,9 +159,11 @@ def test_so_does_the_junit_file(looked: Looked) -> None:
 
 
 def test_so_does_the_page(looked: Looked) -> None:
-    said = looked.page()
-    for _host, _concern, subject, _action in looked.differences():
-        assert subject in said, subject
+    rows = looked.rows()
+    assert len(rows) == len(FAULTS)
+    for fault in FAULTS:
+        words = rf"{fault.host} {fault.concern} {fault.action} {fault.subject}( |$)"
+        assert [row for row in rows if row[:2] == (fault.host, fault.concern) and re.match(words, row[2])], (fault, rows)
 
 
 def test_anybody_may_read_the_files(looked: Looked) -> None:
@@ -207,6 +211,28 @@ def test_and_all_is_in_sync_then(mended: tuple[Looked, Looked]) -> None:
     assert not [c for c in after.junit().iter("testcase") if len(c)]
 
 
+def test_hosts_that_are_each_as_wanted_and_do_not_fit_together(mended: tuple[Looked, Looked], nodes: Nodes, tmp_path: Path) -> None:
+    """Which no other host can see: one address on two of them, another MTU, passes that somebody paused."""
+    twice = "172.18.0.250"
+    try:
+        for name in (ONE, TWO):
+            nodes[name].sh(f"ip address add {twice}/32 dev eth0")
+        nodes[TWO].sh("kindnet-reconcile --pause 1h")
+        nodes[THREE].sh("ip link set eth0 mtu 1400")
+        found = look(tmp_path)
+    finally:
+        nodes[THREE].sh("ip link set eth0 mtu 1500")
+        nodes[TWO].sh("kindnet-reconcile --resume")
+        for name in (ONE, TWO):
+            nodes[name].sh(f"ip address del {twice}/32 dev eth0")
+    told = {(c["check"], *c["hosts"]): c["message"] for c in found.report["cross_host"]}
+    assert set(told) == {("address", ONE, TWO), ("mtu", THREE), ("pause", TWO)}, found.run.output
+    assert twice in told["address", ONE, TWO] and "1400 on k8s-guide-worker2 (eth0)" in told["mtu", THREE]
+    assert found.run.rc == 2 and {h["status"] for h in found.report["hosts"]} == {"drifted"}
+    assert {h["name"] for h in found.report["hosts"] if not h["differences"]} == {ONE, TWO}, "each is as it was told; new pods of the third get its MTU"
+    assert [c.tag for case in found.junit().iterfind("testsuite[@name='cross_host']/testcase") for c in case] == ["failure"] * 3
+
+
 def test_a_stopped_node_is_unreachable_and_the_others_are_looked_at(mended: tuple[Looked, Looked], nodes: Nodes, tmp_path: Path) -> None:
     """With what no run mends on another: a foreign route in the way."""
     foreign = "10.244.1.0/24 via 172.18.0.100 proto static"
@@ -227,4 +253,7 @@ def test_a_stopped_node_is_unreachable_and_the_others_are_looked_at(mended: tupl
     suites = {s.get("name"): s for s in found.junit()}
     assert [c.tag for case in suites[ONE] for c in case] == ["error"]
     assert not [c for case in suites[ONE] if not len(case) for c in case.attrib], "a case of a host that nobody looked at passes"
+    away, problem = found.rows()
+    assert away[:2] == (ONE, "host") and "not looked at" in away[2] and " ".join(hosts[ONE]["message"].split()) in away[2]
+    assert problem[:2] == (THREE, "routes") and "problem route 10.244.1.0/24" in problem[2]
     nodes[ONE].await_pass(since=0)
