@@ -27,3 +27,8 @@ class KindnetError(Exception):
         self.problem = problem
         self.remedy = remedy
         super().__init__("%s: %s: %s. %s" % (field, value, problem, remedy))
+
+
+class Killed(KindnetError):
+    """A program did not end. What it had done by then is to be looked at: iptables-nft and nft stand still after their transaction, in close(2), until
+    the kernel has cleaned up behind the transactions of everybody (nft_rcv_nl_event), which takes as long as it takes on a busy host."""

@@ -21,7 +21,7 @@ import struct
 import time
 from collections import namedtuple
 
-from ._errors import KindnetError
+from ._errors import Killed, KindnetError
 from ._plan_chain import FAMILIES, POSTROUTING, Found, Place, command, leads_to, split_lines
 
 TYPE_CHECKING = False
@@ -439,7 +439,7 @@ def run(argv: List[str], stdin: bytes, timeout: float) -> Result:
             os.close(fd)
         PATIENCE.left -= time.monotonic() - began
     if said is None:
-        raise KindnetError(
+        raise Killed(
             argv[0],
             " ".join(argv[1:]),
             "did not end %s and was killed; a transaction not yet committed is void"

@@ -9,7 +9,7 @@ __metaclass__ = type
 
 from collections import namedtuple
 
-from ._errors import KindnetError
+from ._errors import Killed, KindnetError
 from ._firewall import BACKENDS, nft_has
 from ._plan import Plan, Problem
 from ._plan_chain import (
@@ -294,7 +294,10 @@ def _is_ours(place: Place, chain: str, found: Any) -> bool:
 
 
 def apply(section: Section, plan: Plan) -> Tuple[Problem, ...]:
-    """One transaction per nat table, what is wanted before what is to go; a family whose new chain failed keeps its old one."""
+    """One transaction per nat table (two where a set of nftables is new), what is wanted before what is to go.
+
+    A family whose new chain failed keeps its old one.
+    """
     by_place: Dict[Place, List[Change]] = {}
     for change in plan.changes:
         by_place.setdefault(change.op.place, []).append(change)
@@ -309,7 +312,7 @@ def apply(section: Section, plan: Plan) -> Tuple[Problem, ...]:
         try:
             _commit(place, changes, section["lock_wait"])
         except KindnetError as e:
-            if _is_done(section, place):
+            if isinstance(e, Killed) and _is_done(section, place):
                 continue
             failed.update(_families_of(place))
             problems.append(Problem(changes[0].subject, str(e)))
@@ -318,16 +321,12 @@ def apply(section: Section, plan: Plan) -> Tuple[Problem, ...]:
 
 
 def _is_done(section: Section, place: Place) -> bool:
-    """Whether nothing is left to do there, as far as can be seen.
-
-    A program that had to be killed may have made the change: after its transaction, iptables-nft and nft wait in close(2) until the kernel
-    has cleaned up behind the transactions of everybody (nft_rcv_nl_event), which takes as long as it takes on a busy host.
-    """
-    try:
-        left = plan(section, read(section, None))
-    except KindnetError:
-        return False
-    return not left.problems and all(change.op.place != place for change in left.changes)
+    """Whether nothing is left to do there, as far as can be seen."""
+    wait = section["lock_wait"]
+    wanted = tuple((place, _look(place, section["chain"], wait, False)) for one in _wanted_places(section) if one == place)
+    leftovers = tuple((place, chain, _look(place, chain, wait, True)) for one, chain in _places_to_clear(section) if one == place)
+    left = plan(section, Actual(wanted, leftovers, None))
+    return not left.problems + left.changes
 
 
 def _commit(place: Place, changes: Sequence[Change], lock_wait: int) -> None:

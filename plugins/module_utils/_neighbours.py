@@ -23,7 +23,7 @@ import re
 from collections import namedtuple
 
 from . import _before, _files
-from ._errors import KindnetError
+from ._errors import Killed, KindnetError
 from ._firewall import BACKENDS, LOCK
 from ._plan import Change, Plan, Problem
 from ._plan_chain import FAMILIES, FLAVOURS, Place, family_of
@@ -347,13 +347,13 @@ def _commit(section: Section, op: Op, flushed: bool) -> None:
             return
     try:
         BACKENDS[place.flavour].commit(place.family, edits, section["lock_wait"], "filter")
-    except KindnetError:
+    except Killed as e:
         try:
-            is_done = not _edits_now(section, place)  # by a program that had to be killed, see _masq
+            is_done = not _edits_now(section, place)
         except KindnetError:
             is_done = False
         if not is_done:
-            raise
+            raise e
 
 
 def _edits_now(section: Section, place: Place) -> Tuple[Edit, ...]:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the kindnet.host authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Our own table of nf_tables: looked at and changed through nft, as data, in one transaction. The only code that does.
+"""Our own table of nf_tables: looked at and changed through nft, as data. The only code that does.
 
 nft is told and tells in JSON (libnftables-json(5)), so no text is put together or taken apart. One process reads both families, however many rules others have;
 where there is no table of ours it costs a system call.
@@ -13,11 +13,11 @@ __metaclass__ = type
 
 import json
 
-from ._errors import KindnetError
+from ._errors import Killed, KindnetError
 from ._firewall import FOLDERS, SPARE_TIME, TABLES, find, nft_has, run
 from ._plan_chain import NFT_PLACE
 from ._plan_chain import NFT_TABLE as TABLE
-from ._plan_table import BASE_CHAIN, SUBJECT, Table, interval_of, merged, spell
+from ._plan_table import BASE_CHAIN, REMOVABLE, SUBJECT, Table, interval_of, merged, spell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ FAMILY = NFT_PLACE.family
 IPTABLES = ("ip", "ip6")  # families of iptables-nft
 TYPES = {"ipv4": "ipv4_addr", "ipv6": "ipv6_addr"}
 SPECIAL = {"timeout", "gc-interval", "size", "map", "stmt"}  # what makes a set another one than ours; newer versions of nft may print more
+REFUSED = "the transaction was refused, the table is as it was"
 INSTALL = "Install the package nftables, or use the role kindnet.host.prerequisites; or take another backend (of the roles: kindnet_masq_backend)."
 
 
@@ -78,48 +79,63 @@ def read_counted(chain: str) -> Optional[List[Tuple[str, Rule, int, int]]]:
 
 
 def commit(op: Op) -> None:
-    """Make all of ``op``, or nothing of it. One transaction of the kernel, and one before it for sets that are new; see :mod:`_plan_table`."""
-    refused = "the transaction was refused, the table is as it was"
+    """Make all of ``op``, or nothing that a packet could notice. One transaction of the kernel, and one before it for sets that no rule asks yet."""
     if op.ahead:
-        try:
-            result = _tell(new_sets(op))
-        except KindnetError:
-            if not _has_new_sets(op):  # nft may have had to be killed after it had made them
-                raise
-        else:
-            if result.status:
-                _raise(result, refused)
+        _fill_ahead(op)
     result = _tell(commands(op))
+    if result.status and op.sets:
+        result = _tell(commands(op._replace(sets={})))  # somebody has had elements come or go since
     if result.status:
-        if op.ahead:
-            _tell(without_new_sets(op))
-        _raise(result, refused)
+        _raise(result, REFUSED + ("" if _has_taken_back(op) else ", but for sets that no rule asks"))
+
+
+def _fill_ahead(op: Op) -> None:
+    try:
+        result = _tell(sets_ahead(op))
+    except Killed as e:
+        if not _has_ahead(op):
+            raise e
+    else:
+        if result.status:
+            _raise(result, REFUSED)
+
+
+def _has_ahead(op: Op) -> bool:
+    try:
+        found = read(op.table.chain) if op.table else None
+    except KindnetError:
+        return False
+    return found is not None and all(found.sets.get(name) == wanted for name, wanted in _ahead(op).items())
+
+
+def _has_taken_back(op: Op) -> bool:
+    """Whether sets that were made ahead are gone again. They stay, too, if a rule asks one of them by now."""
+    new = [name for name in op.ahead if name not in op.sets]
+    try:
+        return not new or not _tell(without(new, whole=not op.parts)).status
+    except KindnetError:
+        return False
 
 
 def _tell(told: Iterable[Dict[str, Any]]) -> Result:
     return _nft(["--json", "--file", "-"], json.dumps({"nftables": list(told)}).encode())
 
 
-def new_sets(op: Op) -> Iterable[Dict[str, Any]]:
+def sets_ahead(op: Op) -> Iterable[Dict[str, Any]]:
+    """What nft is told first."""
     yield _command("add", "table", name=TABLE)
-    for name, wanted in _sets_ahead(op).items():
+    for name, wanted in _ahead(op).items():
         yield from _fill_set(name, wanted)
 
 
-def _has_new_sets(op: Op) -> bool:
-    found = read(op.table.chain) if op.table else None
-    return found is not None and all(found.sets.get(name) == wanted for name, wanted in _sets_ahead(op).items())
-
-
-def _sets_ahead(op: Op) -> Dict[str, Tuple[Interval, ...]]:
+def _ahead(op: Op) -> Dict[str, Tuple[Interval, ...]]:
     return {name: op.table.sets[name] for name in op.ahead} if op.table else {}
 
 
-def without_new_sets(op: Op) -> Iterable[Dict[str, Any]]:
-    """Refused, too, if a rule asks one of them by now."""
-    for name in op.ahead:
+def without(sets: Iterable[str], whole: bool) -> Iterable[Dict[str, Any]]:
+    for name in sets:
         yield _command("delete", "set", table=TABLE, name=name)
-    if not op.parts:
+    if whole:
         yield _command("delete", "table", name=TABLE)
 
 
@@ -141,7 +157,7 @@ def commands(op: Op) -> Iterable[Dict[str, Any]]:
     parts = op.parts + op.unwanted or (*table.sets, table.chain, BASE_CHAIN)
     for name in table.sets:
         if name in parts and name not in op.ahead:
-            yield from _fill_set(name, table.sets[name])
+            yield from _fill_set(name, table.sets[name], op.sets.get(name))
     for name, rules in ((table.chain, table.rules or ()), (BASE_CHAIN, table.entry)):
         if name in parts:
             yield from _fill_chain(name, rules)
@@ -149,20 +165,24 @@ def commands(op: Op) -> Iterable[Dict[str, Any]]:
 
 
 def _take_out(unwanted: Iterable[str]) -> Iterable[Dict[str, Any]]:
-    """Rules before what they ask or lead to, and maps before the chains that they lead to."""
+    """Rules before what they ask or lead to."""
     things = [tuple(thing.split(" ", 1)) for thing in unwanted]
     for kind, name in things:
         if kind == "chain":
             yield _command("flush", kind, table=TABLE, name=name)
-    for kind, name in sorted(things, key=lambda thing: ("map", "chain", "set").index(thing[0])):
+    for kind, name in sorted(things, key=lambda thing: REMOVABLE.index(thing[0])):
         yield _command("delete", kind, table=TABLE, name=name)
 
 
-def _fill_set(name: str, wanted: Tuple[Interval, ...]) -> Iterable[Dict[str, Any]]:
-    yield _command("add", "set", table=TABLE, name=name, type=TYPES[name[-4:]], flags=["interval"])
-    yield _command("flush", "set", table=TABLE, name=name)
-    if wanted:
-        yield _command("add", "element", table=TABLE, name=name, elem=[element(name, interval) for interval in wanted])
+def _fill_set(name: str, wanted: Tuple[Interval, ...], found: Optional[Tuple[Interval, ...]] = None) -> Iterable[Dict[str, Any]]:
+    """Anew, or of one that is in use, and is known, what differs."""
+    if found is None:
+        yield _command("add", "set", table=TABLE, name=name, type=TYPES[name[-4:]], flags=["interval"])
+        yield _command("flush", "set", table=TABLE, name=name)
+    had, wants = set(found or ()), set(wanted)
+    for verb, intervals in (("delete", had - wants), ("add", wants - had)):
+        if intervals:
+            yield _command(verb, "element", table=TABLE, name=name, elem=[element(name, interval) for interval in sorted(intervals)])
 
 
 def _fill_chain(name: str, rules: Tuple[Rule, ...]) -> Iterable[Dict[str, Any]]:
@@ -232,7 +252,7 @@ def words_of(one: Any) -> str:
         return one  # nft has no JSON for it
     kind = _kind_of(one)
     data = one[kind]
-    if kind == "counter":
+    if kind == "counter" and not isinstance(data, str):  # the name of one that others may use, too
         return "counter"  # whatever it has counted
     if kind == "match" and isinstance(data["right"], str):
         left = data["left"]

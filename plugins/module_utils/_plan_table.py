@@ -4,11 +4,12 @@
 """The masquerade chain in nf_tables itself: one table of our own, what it is to hold, and what it takes to get there. Pure.
 
 The networks are interval sets, the rules are the few of the chain in nft's words, one tuple of statements per rule. Nothing of
-others can be in the table, and nothing outside of it leads into it. What is wrong is filled anew part by part (a set, a chain), so that
+others can be in the table, and nothing outside of it leads into it. What is wrong is put right part by part (a set, a chain), so that
 counters survive elsewhere and the base chain stays hooked: only what cannot be taken out of a table makes it a new one.
 
-A new set comes in a transaction of its own, before rules that ask it: the kernel lets packets see the rules of a transaction an instant before
-the elements of a set that came with them (seen on 6.18), and a set that seems empty spares nobody.
+A set that no rule asks yet is filled in a transaction of its own, before rules that ask it: since Linux commit 7e43e0a1141d (7.0, 6.18.17) packets see
+the rules of a transaction an instant before the elements that come with them, and a set that seems empty spares nobody. Of a set in use only the
+elements that differ are touched: kernels before that (commit a60f7bf4a152) miss what goes and comes again in one transaction.
 """
 
 from __future__ import annotations
@@ -45,13 +46,14 @@ if TYPE_CHECKING:
 
         place: Place
         table: Optional[Table]
-        parts: Tuple[str, ...] = ()  # names of sets and chains that are to be filled anew; () for all, in a table that is made anew
+        parts: Tuple[str, ...] = ()  # names of sets and chains that are to be put right; () for all, in a table that is made anew
         unwanted: Tuple[str, ...] = ()  # what to delete, such as "set source_ipv4"
-        ahead: Tuple[str, ...] = ()  # sets that are new, and come first; with no parts all of them, in a table that is not there
+        ahead: Tuple[str, ...] = ()  # sets that no rule asks yet, and come first; with no parts all of them, in a table that is not there
         rebased: bool = False  # the base chain is to go first, since another takes its place
+        sets: Mapping[str, Tuple[Interval, ...]] = {}  # the sets that are there, with what is in them; none of a table that is made anew
 else:
     Table = namedtuple("Table", "base entry chain rules sets strangers", defaults=((),))
-    Op = namedtuple("Op", "place table parts unwanted ahead rebased", defaults=((), (), (), False))
+    Op = namedtuple("Op", "place table parts unwanted ahead rebased sets", defaults=((), (), (), False, {}))
 
 SUBJECT = "nft table inet %s" % NFT_TABLE
 BASE_CHAIN = "postrouting"
@@ -63,6 +65,7 @@ IP = {"ipv4": "ip", "ipv6": "ip6"}
 # What a set is for, and what its name begins with.
 SPARED, DESTINATIONS, SOURCES = "non_masquerade", "masquerade", "source"
 OUR_SETS = tuple("%s_%s" % (use, family) for use in (SPARED, DESTINATIONS, SOURCES) for family in FAMILIES)
+REMOVABLE = ("map", "chain", "set", "counter", "quota", "limit")  # in this order: rules and maps lead to the others, and go first
 OURS = "kind-masq-agent: "  # how the comments of all our rules begin
 
 
@@ -90,7 +93,7 @@ def wanted_table(chain: str, families: Mapping[str, Masquerading], position: str
 
 
 def plan_table(wanted: Table, found: Optional[Table]) -> Plan:
-    """What it takes for our table to be the wanted one: one change, for it is one transaction."""
+    """What it takes for our table to be the wanted one: one change, for all of it is made or nothing."""
     if found is None:
         op = Op(NFT_PLACE, wanted, ahead=tuple(wanted.sets))
         return Plan((Change(SUBJECT, "add", "", described(wanted), "table missing", op),))
@@ -103,8 +106,14 @@ def plan_table(wanted: Table, found: Optional[Table]) -> Plan:
         return Plan()
     op = Op(NFT_PLACE, wanted)
     if all(_can_be_taken_out(stranger, wanted) for stranger in found.strangers):
-        ahead = tuple(name for name in wanted.sets if name not in found.sets)
-        op = op._replace(parts=tuple(name for name in parts if parts[name]), unwanted=unwanted, ahead=ahead, rebased=_is_rebased(wanted, found))
+        asked = {word[1:] for rule in _rules(found) for statement in rule for word in statement.split() if word.startswith("@")}
+        op = op._replace(
+            parts=tuple(name for name in parts if parts[name]),
+            unwanted=unwanted,
+            ahead=tuple(name for name in wanted.sets if name not in found.sets or (parts[name] and name not in asked)),
+            rebased=_is_rebased(wanted, found),
+            sets={name: found.sets[name] for name in wanted.sets if name in found.sets},
+        )
     return Plan((Change(SUBJECT, "replace", described(found), described(wanted), named(faults), op),))
 
 
@@ -115,18 +124,23 @@ def plan_table_removal(found: Optional[Table], reason: str) -> Plan:
 
 
 def is_ours(found: Optional[Table]) -> bool:
-    """Whether a table of our name is ours: a rule in it has a comment of ours, or nothing is in it at all."""
-    if found is None or found == Table("", (), found.chain, None, {}):
+    """Whether a table of our name is ours: a rule in it has a comment of ours, or there is no rule and nothing but what we put there."""
+    if found is None:
         return True
-    if (found.base, found.rules, found.strangers) == ("", None, ()):
-        return all(name in OUR_SETS for name in found.sets)  # of a run that was ended between sets and rules
-    return any(statement.startswith('comment "%s' % OURS) for rule in found.entry + (found.rules or ()) for statement in rule)
+    if not (_rules(found) or found.strangers):  # somebody flushed it, or a run was ended between sets and rules
+        return all(name in OUR_SETS for name in found.sets)
+    return any(statement.startswith('comment "%s' % OURS) for rule in _rules(found) for statement in rule)
+
+
+def _rules(table: Table) -> Tuple[Rule, ...]:
+    return table.entry + (table.rules or ())
 
 
 def _can_be_taken_out(stranger: str, wanted: Table) -> bool:
     """Whether it can go without the whole table: it has no name that we need, and nothing of ours may lead to it."""
     kind, _unused, name = stranger.partition(" ")
-    return kind in ("chain", "map", "set") and name not in (*wanted.sets, wanted.chain, BASE_CHAIN)
+    names = wanted.sets if kind in ("map", "set") else (wanted.chain, BASE_CHAIN) if kind == "chain" else ()
+    return kind in REMOVABLE and name not in names
 
 
 def _is_rebased(wanted: Table, found: Table) -> bool:

@@ -16,8 +16,8 @@ description:
     and everything else with the address of their node. By iptables in either of its flavours, or by nftables.
   - "The rules are those of kindnetd, the network plugin of kind, to the letter: one C(RETURN) per cluster CIDR, C(MASQUERADE) last."
   - Whatever is wrong with the chain (a rule missing, extra, doubled, out of order, or dead behind C(MASQUERADE)) or with its jump (missing, doubled,
-    altered) is right after one run, in one transaction per IP family. kindnetd appends a missing C(RETURN) behind
-    C(MASQUERADE), where it has no effect.
+    altered) is right after one run, in one transaction per IP family, before which a set of nftables that is new is filled in one of its own. kindnetd
+    appends a missing C(RETURN) behind C(MASQUERADE), where it has no effect.
   - A chain that is right is not touched, and its counters survive. A jump that is right stays where it is, also when others appended rules behind
     it. Rules and chains of others are never changed.
   - Unless O(persist=false), the arguments are recorded in C(/etc/kindnet/desired.json), from which C(kindnet-reconcile) keeps them true.

@@ -118,9 +118,11 @@ FAULTS = [
     (WANTED._replace(base="nat postrouting 100 accept"), "base chain postrouting is 'nat postrouting 100 accept', not", ("postrouting",), ()),
     (WANTED._replace(strangers=("map m",)), "map m is not wanted", (), ("map m",)),
     (WANTED._replace(strangers=("chain OTHER", "set s")), "chain OTHER is not wanted, set s is not wanted", (), ("chain OTHER", "set s")),
+    (WANTED._replace(strangers=("counter c", "quota q", "limit l")), "counter c is not wanted", (), ("counter c", "quota q", "limit l")),
+    (WANTED._replace(strangers=("chain non_masquerade_ipv4",)), "chain non_masquerade_ipv4 is not", (), ("chain non_masquerade_ipv4",)),
     # What cannot go, or is in the way, costs the table.
     (WANTED._replace(strangers=("a flag such as dormant",)), "a flag such as dormant is not wanted", (), ()),
-    (WANTED._replace(strangers=("counter c", "map m")), "counter c is not wanted, map m is not wanted", (), ()),
+    (WANTED._replace(strangers=("flowtable f", "map m")), "flowtable f is not wanted, map m is not wanted", (), ()),
     (WANTED._replace(strangers=("chain postrouting",), base="", entry=()), "chain postrouting is not wanted", (), ()),
     (WANTED._replace(strangers=("set non_masquerade_ipv6",), sets={"non_masquerade_ipv4": WANTED.sets["non_masquerade_ipv4"]}), "set non_", (), ()),
 ]
@@ -132,12 +134,17 @@ def test_what_is_wrong_is_named_and_only_that_is_filled_anew(found, reason, part
     assert (change.subject, change.action) == ("nft table inet kindnet", "replace")
     assert change.reason.startswith(reason)
     assert change.op.table == WANTED and (change.op.parts, change.op.unwanted) == (parts, unwanted)
-    told = list(_nftables.new_sets(change.op)) + list(_nftables.commands(change.op))
+    told = list(_nftables.sets_ahead(change.op)) + list(_nftables.commands(change.op))
     assert ({"delete": {"table": {"name": "kindnet", "family": "inet"}}} in told) is not bool(parts or unwanted)
-    flushed = {one["flush"][kind]["name"] for one in told if "flush" in one for kind in one["flush"]}
-    gone = {thing.split()[1] for thing in unwanted if thing.startswith("chain ")}
-    assert flushed == {*(parts or (() if unwanted else (*WANTED.sets, CHAIN, "postrouting"))), *gone}
-    deleted = [kind + " " + one["delete"][kind]["name"] for one in told if "delete" in one for kind in one["delete"] if kind != "table"]
+    flushed = {(kind, one["flush"][kind]["name"]) for one in told if "flush" in one for kind in one["flush"]}
+    filled = parts or (() if unwanted else (*WANTED.sets, CHAIN, "postrouting"))
+    in_use = set(change.op.sets).difference(change.op.ahead)
+    assert flushed == {
+        *(("set", name) for name in WANTED.sets if name in filled and name not in in_use),
+        *(("chain", name) for name in (CHAIN, "postrouting") if name in filled),
+        *(tuple(thing.split()) for thing in unwanted if thing.startswith("chain ")),
+    }
+    deleted = [kind + " " + one["delete"][kind]["name"] for one in told if "delete" in one for kind in one["delete"] if kind not in ("table", "element")]
     assert deleted == (["chain postrouting"] if change.op.rebased else []) + list(unwanted)
 
 
@@ -145,9 +152,30 @@ def test_no_rule_comes_together_with_a_new_set_that_it_asks():
     for found in (None, WANTED._replace(sets={"non_masquerade_ipv4": WANTED.sets["non_masquerade_ipv4"]})):
         (change,) = plan_table(WANTED, found).changes
         new = {name for name in WANTED.sets if found is None or name not in found.sets}
-        made = [[one["add"]["set"]["name"] for one in told(change.op) if "set" in one.get("add", {})] for told in (_nftables.new_sets, _nftables.commands)]
+        made = [[one["add"]["set"]["name"] for one in told(change.op) if "set" in one.get("add", {})] for told in (_nftables.sets_ahead, _nftables.commands)]
         assert set(made[0]) == new and not new.intersection(made[1])
-        assert not any("rule" in one.get("add", {}) for one in _nftables.new_sets(change.op))
+        assert not any("rule" in one.get("add", {}) for one in _nftables.sets_ahead(change.op))
+
+
+def test_of_a_set_in_use_only_what_differs_is_touched():
+    found = WANTED._replace(sets=dict(WANTED.sets, non_masquerade_ipv4=intervals(["10.244.0.0/16", "192.0.2.0/24"])))
+    (change,) = plan_table(WANTED, found).changes
+    told = [one for one in _nftables.commands(change.op) if not {"table", "chain"} & {kind for data in one.values() for kind in data}]
+
+    def one(verb, addr, length):
+        elem = [{"prefix": {"addr": addr, "len": length}}]
+        return {verb: {"element": {"table": "kindnet", "name": "non_masquerade_ipv4", "elem": elem, "family": "inet"}}}
+
+    assert told == [one("delete", "192.0.2.0", 24), one("add", "10.96.0.0", 12)] and change.op.ahead == ()
+
+
+def test_a_wrong_set_that_no_rule_asks_comes_ahead():
+    """As a run leaves it that was ended after the first of its transactions, and whose networks were then corrected."""
+    wrong = dict(WANTED.sets, non_masquerade_ipv4=intervals(["10.99.0.0/16"]))
+    (change,) = plan_table(WANTED, Table("", (), CHAIN, None, wrong)).changes
+    assert change.op.ahead == ("non_masquerade_ipv4",)
+    assert [one["flush"]["set"]["name"] for one in _nftables.sets_ahead(change.op) if "flush" in one] == ["non_masquerade_ipv4"]
+    assert not any("element" in data or "set" in data for one in _nftables.commands(change.op) for data in one.values())
 
 
 def test_sets_alone_are_of_a_run_that_was_ended_and_are_gone_on_with():
@@ -172,6 +200,7 @@ def test_right_missing_and_unwanted():
         (WANTED, True),
         (Table("", (), CHAIN, None, {}), True),
         (Table("", (), CHAIN, None, {}, ("chain mine",)), False),
+        (WANTED._replace(entry=(), rules=()), True),  # after nft flush table inet kindnet
         (WANTED._replace(entry=(), rules=(("accept",),)), False),
         (Table("", (), CHAIN, (("accept", 'comment "about kind-masq-agent: x"'),), {}), False),
     ],
