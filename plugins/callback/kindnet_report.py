@@ -22,8 +22,8 @@ description:
 options:
   report_dir:
     description:
-      - Folder for the files; made if it is missing. A relative one starts at the folder of the first inventory source.
-      - By default what the variable C(kindnet_report_dir) says, if the inventory or C(-e) has it as plain text, or C(kindnet-report) in that folder.
+      - Folder for the files; made if it is missing. A relative one starts where the first inventory source is, beside it.
+      - By default what the variable C(kindnet_report_dir) says, if the inventory or C(-e) has it as plain text, or C(kindnet-report) there.
     type: str
     env:
       - name: KINDNET_REPORT_DIR

@@ -46,7 +46,8 @@ options:
     type: int
     default: 0
   report_dir:
-    description: Folder of the report; it is made. A relative path starts beside the inventory. By default C(kindnet-report) beside the inventory.
+    description: Folder of the report; it is made. A relative path starts beside the inventory. By default C(kindnet-report) beside the inventory;
+      where that is a folder, beside the folder.
     type: str
     default: ""
 attributes:

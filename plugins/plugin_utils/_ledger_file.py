@@ -104,15 +104,12 @@ def find(sources: Iterable[str], explicit: Optional[str] = None, required: bool 
 
 def inventory_folders(sources: Iterable[str]) -> List[str]:
     """The folders of the inventory sources that are files or directories, each once."""
-    folders: List[str] = []
-    for source in sources:
-        # A host list, /dev/null or a pipe has no place to keep anything.
-        if "," in source or not (os.path.isfile(source) or os.path.isdir(source)):
-            continue
-        folder = os.path.abspath(source if os.path.isdir(source) else os.path.dirname(source))
-        if folder not in folders:
-            folders.append(folder)
-    return folders
+    return list(dict.fromkeys(place if os.path.isdir(place) else os.path.dirname(place) for place in inventory_places(sources)))
+
+
+def inventory_places(sources: Iterable[str]) -> List[str]:
+    """The inventory sources that are files or directories. A host list, /dev/null or a pipe has no place to keep anything."""
+    return [os.path.abspath(source) for source in sources if "," not in source and (os.path.isfile(source) or os.path.isdir(source))]
 
 
 def load(path: str) -> Optional[Ledger]:

@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optio
 
 from ..module_utils import _files
 from ..module_utils._errors import KindnetError
-from ._ledger_file import inventory_folders
+from ._ledger_file import inventory_places
 from ._map_mermaid import mermaid
 from ._report import GENERATOR
 from ._report_junit import junit
@@ -26,9 +26,12 @@ FIELD = "kindnet_report_dir"
 
 
 def folder_of(sources: Iterable[str], explicit: str = "") -> str:
-    """Where the files go: beside the inventory, as the ledger is, unless it is said. A relative path starts there too."""
-    folders = inventory_folders(sources)
-    return os.path.join(folders[0] if folders else os.getcwd(), os.path.expanduser(explicit or NAME))
+    """Where the files go: beside the inventory, unless it is said. A relative path starts there too.
+
+    Beside a folder and not in it, as the ledger is: whatever is in there, Ansible reads as inventory the next time.
+    """
+    places = inventory_places(sources)
+    return os.path.join(os.path.dirname(places[0]) if places else os.getcwd(), os.path.expanduser(explicit or NAME))
 
 
 RENDERERS: Dict[str, Callable[[Mapping[str, Any]], str]] = {

@@ -142,6 +142,18 @@ class TestPlaybook:
         assert len(re.findall("kindnet_report_dir: .*inventory.yml: the report cannot be written there .*-e kindnet_report_dir=FOLDER", controller.output)) == 1
         assert re.search("^gone: unreachable: ", controller.output, re.MULTILINE)
 
+    def test_an_inventory_that_is_a_folder_is_the_same_after_it(self, controller: Controller) -> None:
+        folder = str(controller.folder / "inventory")
+        group = {"hosts": hosts(gone={}), "vars": {"kindnet_cluster_cidrs": ["10.244.0.0/16"]}}
+        controller.sandbox.write(folder + "/hosts.yml", json.dumps({"kindnet_nodes": group}))
+        controller.sandbox.run("rm", "-rf", str(controller.report_dir))
+        for _run in range(2):
+            done = controller.sandbox.run(
+                ANSIBLE, "-i", folder, str(ROOT / "playbooks/drift.yml"), check=False, env={"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+            )
+            assert done.returncode == 4 and "parse" not in done.stdout + done.stderr, done.stdout + done.stderr
+        assert controller.sandbox.exists(str(controller.report_dir / "drift.html"))
+
     def test_none_can_be_asked(self, controller: Controller) -> None:
         broken = {"ansible_python_interpreter": "/nonexistent"}
         assert controller.run("drift.yml", hosts(a=broken, b=broken)) == 2, controller.output

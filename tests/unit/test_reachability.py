@@ -267,7 +267,8 @@ def test_a_large_fleet_is_asked_in_moderation():
 
 
 def test_the_file_is_beside_the_inventory_and_read_back(tmp_path):
-    folder = _report_files.folder_of([str(tmp_path)])
+    (tmp_path / "inventory").mkdir()
+    folder = _report_files.folder_of([str(tmp_path / "inventory")])
     assert folder == str(tmp_path / "kindnet-report") and _report_files.reachability_in(folder) is None
     found = report([host("a", 1), host("b", 2)])
     path = _report_files.write_reachability(folder, found)

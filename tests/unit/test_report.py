@@ -359,5 +359,10 @@ class TestFiles:
         sources = ["a,b", str(tmp_path / "inventory" / "hosts.yml")]
         assert _report_files.folder_of(sources, explicit) == expected.format(here=tmp_path)
 
+    def test_of_a_folder_they_go_beside_it_since_what_is_in_it_would_be_inventory(self, tmp_path: Path) -> None:
+        (tmp_path / "inventory").mkdir()
+        for source in ("inventory", "inventory/"):
+            assert _report_files.folder_of([str(tmp_path / source)]) == str(tmp_path / "kindnet-report")
+
     def test_without_a_place_beside_the_inventory_they_go_here(self) -> None:
         assert _report_files.folder_of(["a,b"]) == os.path.join(os.getcwd(), "kindnet-report")

@@ -74,6 +74,12 @@ class Slice:
         (folder / "inventory/hosts.yml").write_text(yaml.safe_dump(inventory, sort_keys=False))
         (folder / "env/envvars").write_text(yaml.safe_dump({"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}))
 
+    def give(self, table: Path) -> None:
+        """The table, as variables of the group."""
+        place = self.folder / "inventory/group_vars/kindnet_nodes"
+        place.mkdir(parents=True)
+        (place / table.name).write_text(table.read_text())
+
     def start(self, ident: str) -> subprocess.Popen[str]:
         command = [RUNNER, "run", self.folder, "--ident", ident, "--project-dir", ROOT / "playbooks", "--playbook", "kindnet.yml"]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
@@ -91,7 +97,13 @@ class Slice:
 def slices(nodes: dict[str, Node], table: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> list[Slice]:
     names = list(nodes)
     halves = names[: len(names) // 2], names[len(names) // 2 :]
-    return [Slice(tmp_path_factory.mktemp("slice") / "data", half, kindnet_node_table=table) for half in halves]
+    path = tmp_path_factory.mktemp("table") / "kindnet-node-table.json"
+    run = play("table.yml", f"--extra-vars=kindnet_table_file={path}")
+    assert run.rc == 0 and json.loads(json.loads(path.read_text())["kindnet_node_table"]) == table, run.output
+    made = [Slice(tmp_path_factory.mktemp("slice") / "data", half, kindnet_max_removals=0) for half in halves]
+    for each in made:
+        each.give(path)
+    return made
 
 
 def test_there_are_enough_nodes(nodes: dict[str, Node]) -> None:
