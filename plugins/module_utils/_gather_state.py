@@ -14,7 +14,7 @@ import time
 
 from . import _code_folder, _desired, _files, _firewall, _history, _pause, _problem_memory, _pyroute2_dep, _systemd
 from ._conflist_data import stores_of
-from ._reconcile_cli import SERVICE, SINCE, TIMER, WATCH, last_pass, moment, paused_for, since
+from ._reconcile_cli import SERVICE, SINCE, TIMER, WATCH, last_pass, paused_for, since
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,7 +83,6 @@ def timer() -> Data:
     """The timer of the passes, and how the last one ended."""
     shown = _systemd.show(TIMER, "ActiveState", "UnitFileState", *SINCE)
     service = _systemd.show(SERVICE, "ActiveState", "Result", "ExecMainStatus", "ExecMainExitTimestampMonotonic")
-    service["ExecMainExitTimestamp"] = moment(service.get("ExecMainExitTimestampMonotonic", ""))
     return {
         "active": shown.get("ActiveState", ""),
         "enabled": shown.get("UnitFileState") or "not installed",

@@ -225,7 +225,7 @@ def status(as_json: bool) -> int:
             state[name] = {"active": shown.get("ActiveState", ""), "enabled": shown.get("UnitFileState") or "not installed"}
             if unit == TIMER:
                 state[name]["since"] = since(shown)
-        state["last_pass"] = last_pass(_systemd.show(SERVICE, "ActiveState", "Result", "ExecMainStatus", "ExecMainExitTimestamp"))
+        state["last_pass"] = last_pass(_systemd.show(SERVICE, "ActiveState", "Result", "ExecMainStatus", "ExecMainExitTimestampMonotonic"))
         failed = failed or state["timer"]["active"] != "active" or state["last_pass"]["result"] == "failed"
         # Where it is wanted; it is off by default.
         failed = failed or (state["watch"]["enabled"] == "enabled" and state["watch"]["active"] != "active")
@@ -294,7 +294,7 @@ def one_line(entry: _history.Entry) -> str:
 
 def last_pass(service: Dict[str, str]) -> Dict[str, str]:
     """How the last pass that the timer started ended. A clean pass writes no file, so systemd is asked."""
-    at = service.get("ExecMainExitTimestamp", "")
+    at = moment(service.get("ExecMainExitTimestampMonotonic", ""))
     if service.get("ActiveState") == "activating":
         return {"result": "running", "at": ""}
     if not at:

@@ -67,6 +67,8 @@ NFGENMSG = 4  # bytes
 
 # linux/filter.h, which sees a message as the network would: what begins at byte 16 is the rtmsg.
 SO_ATTACH_FILTER = 26
+SO_RCVBUFFORCE = 33  # beyond net.core.rmem_max, whose usual 212 kB overflow by a thousand rules of others at once
+MOST_WAITING = 1 << 23  # bytes, taken while they wait to be read alone
 INSTRUCTION = struct.Struct("=HBBI")
 BPF_LD_B_ABS, BPF_JEQ, BPF_RET = 0x30, 0x15, 0x06
 PROTOCOL_AT = 16 + 5
@@ -187,6 +189,7 @@ class Rules:
 def subscribe(protocol: int, *groups: int) -> socket.socket:
     s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
     s.bind((0, 0))  # without a port of its own it would hear nothing
+    s.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, MOST_WAITING)
     for group in groups:
         s.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
     return s

@@ -25,6 +25,7 @@ TABLES = {
     "masq": [["iptables-nft"] * 2 + ["iptables-legacy"] * 2 + ["nftables"] * 2],
     "membership": [["as before"] * 2 + ["one joins"] * 2],
     "routes": [["3"] * 4 + ["10"] * 8],
+    "watch": [["2"], ["100 foreign routes come", "20 foreign rules come at once", "all routes of ours go at once"]],
 }
 
 

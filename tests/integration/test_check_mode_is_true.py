@@ -23,7 +23,7 @@ from route_host import RouteHost
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 # In a run by itself; together more than 500, also on a kernel without legacy iptables.
-STATES = {"routes": 190, "chain": 50, "conflist": 210}
+STATES = {"routes": 190, "chain": 60, "conflist": 210}
 MORE = int(os.environ.get("KINDNET_CHECK_MODE_STATES", "0"))
 
 

@@ -96,6 +96,9 @@ def sandbox(tmp_path_factory):
         {"name": "n%d" % i, "node_ips": ["172.18.0.%d" % (i + 2)], "pod_cidrs": ["10.244.%d.0/24" % i]} for i in range(PEERS + 1)
     ]
     converge(node, "kindnet_masq", cluster_cidrs=["10.244.0.0/16"], backend="iptables-nft")
+    converge(node, "kindnet_sysctl", sysctls={"net.ipv4.ip_forward": "1"})
+    node.sh("iptables-nft -P FORWARD DROP")
+    converge(node, "kindnet_neighbours", cluster_cidrs=["10.244.0.0/16"])
     converge(node, "kindnet_route", nodes=json.dumps(nodes), node_name="n0")
     conflist = {"cniVersion": "0.3.1", "name": "kindnet", "plugins": [{"type": "ptp"}]}
     record = json.loads(node.read("/etc/kindnet/desired.json"))
@@ -123,7 +126,8 @@ def chain(node):
 
 
 def state(node):
-    return routes(node), chain(node), node.run("sh", "-c", "stat -c %%a %s; cat %s" % (CONFLIST, CONFLIST), check=False).stdout
+    settings = node.run("cat", "/etc/sysctl.d/zz-kindnet.conf", check=False).stdout, node.sh("iptables-nft -S FORWARD")
+    return settings, routes(node), chain(node), node.run("sh", "-c", "stat -c %%a %s; cat %s" % (CONFLIST, CONFLIST), check=False).stdout
 
 
 DAMAGE = {
@@ -136,12 +140,14 @@ DAMAGE = {
     "rule inserted": "iptables-nft -t nat -I KIND-MASQ-AGENT -s 192.0.2.0/24 -j ACCEPT",
     "jump deleted": "iptables-nft -t nat -D POSTROUTING 1",
     "chain flushed": "iptables-nft -t nat -F KIND-MASQ-AGENT",
-    "ruleset flushed": "nft flush ruleset",
+    "ruleset flushed": "nft flush ruleset; iptables-nft -P FORWARD DROP",
     "conflist deleted": "rm " + CONFLIST,
     "conflist truncated": "truncate -s 9 " + CONFLIST,
     "conflist open to all": "chmod 0666 " + CONFLIST,
     "conflist moved away": "mv %s /etc/cni/x" % CONFLIST,
     "folder replaced": "mv /etc/cni /etc/cni.old; mkdir -p /etc/cni/net.d; rm -r /etc/cni.old",
+    "settings deleted": "rm /etc/sysctl.d/zz-kindnet.conf",
+    "rules for forwarding deleted": "iptables-nft -F FORWARD",
     "folder away for a while": "rm -r /etc/cni; sleep 1; mkdir -p /etc/cni/net.d",
 }
 
@@ -192,6 +198,10 @@ def test_events_of_others_do_not_even_wake_it(watch):
     assert watch.status("voluntary_ctxt_switches") == before
     node.sh("iptables-nft -t nat -N OTHER; iptables-nft -t nat -A OTHER -j ACCEPT; iptables-nft -t nat -F OTHER; iptables-nft -t nat -X OTHER")
     node.sh("nft add table ip others; nft add chain ip others c; nft add rule ip others c accept; nft delete table ip others")
+    # As kube-proxy writes them: much at once is no reason to think that something of ours was lost among it.
+    many = "".join("-A KUBE-SVC -s 198.51.100.%d/32 -p tcp --dport %d -j ACCEPT\n" % (i % 256, i + 1) for i in range(5000))
+    node.run("iptables-nft-restore", "--noflush", stdin="*nat\n:KUBE-SVC -\n%sCOMMIT\n" % many)
+    node.run("iptables-nft-restore", "--noflush", stdin="*nat\n:KUBE-SVC -\n-F KUBE-SVC\n-X KUBE-SVC\nCOMMIT\n")
     node.sh("touch /etc/cni/net.d/other /etc/cni/other /etc/other; rm /etc/cni/net.d/other /etc/cni/other /etc/other")
     # pods come and go: their interfaces have no network of their own
     node.sh("ip link add veth0 type veth peer name veth1; ip address add 10.244.0.1/32 dev veth0; ip link set veth0 up; ip link set veth1 up")

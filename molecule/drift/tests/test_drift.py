@@ -218,7 +218,7 @@ def test_hosts_that_are_each_as_wanted_and_do_not_fit_together(mended: tuple[Loo
         for name in (ONE, TWO):
             nodes[name].sh(f"ip address add {twice}/32 dev eth0")
         nodes[TWO].sh("kindnet-reconcile --pause 1h")
-        nodes[THREE].sh("ip link set eth0 mtu 1400")
+        nodes[THREE].sh("ip link set eth0 mtu 1600")  # a smaller one would lose what ssh sends there
         found = look(tmp_path)
     finally:
         nodes[THREE].sh("ip link set eth0 mtu 1500")
@@ -227,7 +227,7 @@ def test_hosts_that_are_each_as_wanted_and_do_not_fit_together(mended: tuple[Loo
             nodes[name].sh(f"ip address del {twice}/32 dev eth0")
     told = {(c["check"], *c["hosts"]): c["message"] for c in found.report["cross_host"]}
     assert set(told) == {("address", ONE, TWO), ("mtu", THREE), ("pause", TWO)}, found.run.output
-    assert twice in told["address", ONE, TWO] and "1400 on k8s-guide-worker2 (eth0)" in told["mtu", THREE]
+    assert twice in told["address", ONE, TWO] and "1600 on k8s-guide-worker2 (eth0)" in told["mtu", THREE]
     assert found.run.rc == 2 and {h["status"] for h in found.report["hosts"]} == {"drifted"}
     assert {h["name"] for h in found.report["hosts"] if not h["differences"]} == {ONE, TWO}, "each is as it was told; new pods of the third get its MTU"
     assert [c.tag for case in found.junit().iterfind("testsuite[@name='cross_host']/testcase") for c in case] == ["failure"] * 3
