@@ -66,6 +66,9 @@ def test_status_tells_since_when_the_timer_is_stopped(node: Node) -> None:
         # not since the last pass
         node.sh(f"systemctl start {SERVICE}")
         assert abs(seconds(told["since"]) - seconds(status(node)["timer"]["since"])) <= 1
+        last = status(node)["last_pass"]
+        assert last["result"] == "ok" and -2 < age(node, last["at"]) < time.monotonic() - began + 2
+        assert f"last pass:  ok, {last['at'][:4]}-" in node.run("kindnet-reconcile --status").stdout
         assert f"timer:      inactive, enabled since {told['since'][:4]}-" in node.run("kindnet-reconcile --status").stdout
     finally:
         node.sh(f"systemctl start {TIMER}")
