@@ -15,6 +15,7 @@ from ansible_collections.kindnet.host.plugins.module_utils._errors import Kindne
 from ansible_collections.kindnet.host.plugins.module_utils._node_table import parse_nodes
 from ansible_collections.kindnet.host.plugins.plugin_utils import _plan_reachability, _report_files
 from ansible_collections.kindnet.host.plugins.plugin_utils._reachability_text import pairs, screen
+from ansible_collections.kindnet.host.plugins.plugin_utils._walk_ends import is_blind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ def host_of(node: Any, info: Optional[Mapping[str, Any]]) -> _plan_reachability.
     reason = reason_of(info)
     if reason:
         return _plan_reachability.Host(node.name, node.node_ips, reason, not info.get("unreachable"))
-    return _plan_reachability.Host(node.name, node.node_ips, pod=_plan_reachability.pod_of(node.name, node.pod_cidrs, info.get("pods") or ()))
+    pod = _plan_reachability.pod_of(node.name, node.pod_cidrs, info.get("pods") or ())
+    return _plan_reachability.Host(node.name, node.node_ips, pod=pod, is_blind=is_blind(info))
 
 
 def reason_of(result: Mapping[str, Any]) -> str:

@@ -52,6 +52,7 @@ EMPTY: Dict[str, Any] = {
     "history": [],
 }
 SUBSETS = tuple(EMPTY)
+UNCOMPARED = ("watch", "history")  # by which no host is compared with others
 
 
 class Host:
@@ -69,7 +70,7 @@ class Host:
 
     def tell(self, name: str) -> Any:
         """One of :data:`SUBSETS`, which the method of that name looks up."""
-        return self._at(name, getattr(self, name), EMPTY[name])
+        return self._at(name, getattr(self, name), EMPTY[name], name not in UNCOMPARED)
 
     # --- What every answer has
 
@@ -90,8 +91,8 @@ class Host:
             "digest": digest,
             "python": platform.python_version(),
             "kernel": platform.release(),
-            "pyroute2": self._version("pyroute2", _gather_state.pyroute2),
-            **{name: self._version(name, partial(_gather_state.tool, name)) for name in _gather_state.TOOLS},
+            "pyroute2": self._at("pyroute2", _gather_state.pyroute2, "", False),
+            **{name: self._at(name, partial(_gather_state.tool, name), "", False) for name in _gather_state.TOOLS},
         }
 
     def desired(self) -> Data:
@@ -157,13 +158,13 @@ class Host:
         empty: Data = {}
         return {
             **EMPTY["timer"],
-            **self._at("kindnet-reconcile.timer", _gather_state.timer, empty),
+            **self._at("kindnet-reconcile.timer", _gather_state.timer, empty, is_managed()),
             "paused_seconds": self._at("pause", _gather_state.paused_seconds, None),
-            "problems": self._at("problems", _gather_state.problems, EMPTY["timer"]["problems"]),
+            "problems": self._at("problems", _gather_state.problems, EMPTY["timer"]["problems"], False),
         }
 
     def watch(self) -> Data:
-        return self._at("kindnet-watch.service", _gather_state.watch, EMPTY["watch"])
+        return self._at("kindnet-watch.service", _gather_state.watch, EMPTY["watch"], False)
 
     def history(self) -> List[Data]:
         repairs = list(_history.load())
@@ -239,23 +240,17 @@ class Host:
 
     # --- What a source that fails costs
 
-    def _at(self, what: str, look: Callable[[], T], empty: T) -> T:
-        """What ``look`` tells, or ``empty`` and a note."""
+    def _at(self, what: str, look: Callable[[], T], empty: T, is_compared: bool = True) -> T:
+        """What ``look`` tells, or ``empty`` and a note; by some of it, hosts are compared with each other."""
         try:
             return look()
         except KindnetError as e:
             self.notes.append("%s: %s" % (what, e))
         except Exception as e:  # what nobody foresaw in one source is no reason to tell nothing of the others
             self.notes.append("%s: cannot be told (%s: %s)" % (what, type(e).__name__, e))
-        self.unseen.append(what)
+        if is_compared:
+            self.unseen.append(what)
         return empty
-
-    def _version(self, what: str, look: Callable[[], str]) -> str:
-        """Of a program. One that does not say it may be as broken as it likes: it is nothing that this host is looked at for."""
-        unseen = list(self.unseen)
-        version = self._at(what, look, "")
-        self.unseen = unseen
-        return version
 
     def _noted(self, what: str, look: Callable[[], Tuple[List[T], List[str]]]) -> List[T]:
         empty: Tuple[List[T], List[str]] = ([], [])

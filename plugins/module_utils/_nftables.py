@@ -73,7 +73,8 @@ def read_counted(chain: str) -> Optional[List[Tuple[str, Rule, int, int]]]:
     for item in _objects(["list", "table", FAMILY, TABLE]):
         if "rule" in item:
             data = item["rule"]
-            counter: Dict[str, Any] = next((one["counter"] for one in data["expr"] if isinstance(one, dict) and one.get("counter")), {})
+            # One with a name, which others may use, too, counts elsewhere.
+            counter: Dict[str, Any] = next((one["counter"] for one in data["expr"] if isinstance(one, dict) and isinstance(one.get("counter"), dict)), {})
             found.append((data["chain"], rule_of(data), int(counter.get("packets", 0)), int(counter.get("bytes", 0))))
     return found
 
@@ -86,7 +87,7 @@ def commit(op: Op) -> None:
     if result.status and op.sets:
         result = _tell(commands(op._replace(sets={})))  # somebody has had elements come or go since
     if result.status:
-        _raise(result, REFUSED + ("" if _has_taken_back(op) else ", but for sets that no rule asks"))
+        _raise(result, REFUSED + ("" if _has_taken_back(op) else ", but for the elements of sets that no rule asks"))
 
 
 def _fill_ahead(op: Op) -> None:
@@ -109,10 +110,10 @@ def _has_ahead(op: Op) -> bool:
 
 
 def _has_taken_back(op: Op) -> bool:
-    """Whether sets that were made ahead are gone again. They stay, too, if a rule asks one of them by now."""
+    """Whether all is as it was before the sets that came ahead. Those that were made are deleted, unless a rule asks one of them by now."""
     new = [name for name in op.ahead if name not in op.sets]
     try:
-        return not new or not _tell(without(new, whole=not op.parts)).status
+        return not (new and _tell(without(new, whole=not op.parts)).status) and len(new) == len(op.ahead)
     except KindnetError:
         return False
 
@@ -235,10 +236,11 @@ def table_of(objects: List[Dict[str, Any]], chain: str) -> Table:
         elif kind == "rule" and data["chain"] in rules:
             rules[data["chain"]].append(rule_of(data))
         elif kind == "set" and _is_like_ours(data):
-            sets[data["name"]] = merged(_interval(one) for one in data.get("elem", ()))
+            sets[data["name"]] = tuple(_interval(one) for one in data.get("elem", ()))
         elif kind != "rule":  # its chain is named already
             strangers.append("%s %s" % (kind, data.get("name", "")))
-    return Table(base, tuple(rules[BASE_CHAIN]), chain, tuple(rules[chain]) if has_chain else None, sets, tuple(strangers))
+    merged_sets = {name: merged(intervals) for name, intervals in sets.items()}
+    return Table(base, tuple(rules[BASE_CHAIN]), chain, tuple(rules[chain]) if has_chain else None, merged_sets, tuple(strangers), sets)
 
 
 def rule_of(data: Dict[str, Any]) -> Rule:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         rules: Optional[Tuple[Rule, ...]]  # of that chain; None when it is missing
         sets: Mapping[str, Tuple[Interval, ...]]
         strangers: Tuple[str, ...] = ()  # what we put there never, or no more
+        elements: Mapping[str, Tuple[Interval, ...]] = {}  # of sets, as they are there: neighbours may not be one interval
 
     class Op(NamedTuple):
         """What a change asks of the adapter; without a table, to delete it."""
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
         rebased: bool = False  # the base chain is to go first, since another takes its place
         sets: Mapping[str, Tuple[Interval, ...]] = {}  # the sets that are there, with what is in them; none of a table that is made anew
 else:
-    Table = namedtuple("Table", "base entry chain rules sets strangers", defaults=((),))
+    Table = namedtuple("Table", "base entry chain rules sets strangers elements", defaults=((), {}))
     Op = namedtuple("Op", "place table parts unwanted ahead rebased sets", defaults=((), (), (), False, {}))
 
 SUBJECT = "nft table inet %s" % NFT_TABLE
@@ -107,12 +108,14 @@ def plan_table(wanted: Table, found: Optional[Table]) -> Plan:
     op = Op(NFT_PLACE, wanted)
     if all(_can_be_taken_out(stranger, wanted) for stranger in found.strangers):
         asked = {word[1:] for rule in _rules(found) for statement in rule for word in statement.split() if word.startswith("@")}
+        if any(stranger.startswith("chain ") for stranger in found.strangers):
+            asked.update(found.sets)  # such as our chain by its former name, whose rules are not told
         op = op._replace(
             parts=tuple(name for name in parts if parts[name]),
             unwanted=unwanted,
             ahead=tuple(name for name in wanted.sets if name not in found.sets or (parts[name] and name not in asked)),
             rebased=_is_rebased(wanted, found),
-            sets={name: found.sets[name] for name in wanted.sets if name in found.sets},
+            sets={name: found.elements.get(name, found.sets[name]) for name in wanted.sets if name in found.sets},
         )
     return Plan((Change(SUBJECT, "replace", described(found), described(wanted), named(faults), op),))
 
@@ -128,7 +131,7 @@ def is_ours(found: Optional[Table]) -> bool:
     if found is None:
         return True
     if not (_rules(found) or found.strangers):  # somebody flushed it, or a run was ended between sets and rules
-        return all(name in OUR_SETS for name in found.sets)
+        return found.base in ("", *BASE.values()) and all(name in OUR_SETS for name in found.sets)
     return any(statement.startswith('comment "%s' % OURS) for rule in _rules(found) for statement in rule)
 
 

@@ -189,7 +189,10 @@ class Rules:
 def subscribe(protocol: int, *groups: int) -> socket.socket:
     s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
     s.bind((0, 0))  # without a port of its own it would hear nothing
-    s.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, MOST_WAITING)
+    try:
+        s.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, MOST_WAITING)
+    except PermissionError:  # root of a container that has users of its own: what overflows is a pass
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MOST_WAITING)
     for group in groups:
         s.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
     return s

@@ -539,15 +539,14 @@ notes:
   sample: []
 unseen:
   description:
-    - Those of RV(notes), by what they begin with, that are of something that could not be looked at at all, such as C(routes) or
-      C(kindnet-reconcile.timer). Empty values of it are not what this host has.
+    - Those of RV(notes), by what they begin with, that are of something by which hosts are compared with each other and that could not be looked
+      at at all, such as C(routes) or C(kindnet-reconcile.timer). Empty values of it are not what this host has.
     - C(playbooks/drift.yml) reports such a host as failed, since nothing of that was compared.
-    - Programs that do not say their versions are not among them.
+    - What costs a part alone is a line of RV(notes) and not here, such as a lock of iptables that somebody holds, or a file that cannot be read.
   returned: always
   type: list
   elements: str
   sample: []
-  version_added: "0.2.0"
 """
 
 import platform

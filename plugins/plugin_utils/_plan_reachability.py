@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         why_not: str = ""  # why it cannot ask: it was not reached, or takes no part
         reached: bool = True  # False if it was to take part and could not be reached
         pod: Optional[Pod] = None
+        is_blind: bool = False  # it could not tell which pods it has
 
     class Flow(NamedTuple):
         """One source, one target, and the address to ask."""
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
         not_tried: Tuple[str, ...]
 else:
     Pod = namedtuple("Pod", "label netns ips")
-    Host = namedtuple("Host", "name node_ips why_not reached pod", defaults=("", True, None))
+    Host = namedtuple("Host", "name node_ips why_not reached pod is_blind", defaults=("", True, None, False))
     Flow = namedtuple("Flow", "kind source_host source netns source_ips target_host target address")
     Plan = namedtuple("Plan", "hosts sample flows not_tried")
 
@@ -225,9 +226,9 @@ def _first_of_each_family(ips: Sequence[str], own: Sequence[str]) -> List[str]:
 
 
 def _not_tried(hosts: Sequence[Host]) -> Tuple[str, ...]:
-    without = [h.name for h in hosts if not h.why_not and not h.pod]
+    without = [h.name for h in hosts if not h.why_not and not h.pod and not h.is_blind]
     unknown = [h.pod.label for h in hosts if not h.why_not and h.pod and not h.pod.netns]
-    unseen = [h.name for h in hosts if h.why_not]
+    unseen = [h.name for h in hosts if h.why_not or h.is_blind]
     said = []
     if without:
         said.append("no pod runs on %s: asked were the hosts themselves" % ", ".join(without))

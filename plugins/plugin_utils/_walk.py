@@ -422,7 +422,7 @@ class _Walker:
 def _is_for_one(entry: Data) -> bool:
     """Whether the route is for this address and no other, and leads to it without a next hop."""
     address = entry["destination"]
-    return not entry["via"] and entry["matched"].split()[0] in (address, "%s/%d" % (address, SINGLE[family_of(address)]))
+    return not entry["via"] and entry["matched"].partition(" ")[0] in (address, "%s/%d" % (address, SINGLE[family_of(address)]))
 
 
 def owners_of(cluster: Cluster) -> Dict[str, str]:

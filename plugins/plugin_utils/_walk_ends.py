@@ -127,10 +127,15 @@ def _candidates(nodes: Sequence[Node], infos: Mapping[str, Data]) -> List[Candid
 def _missing(nodes: Sequence[Node], infos: Mapping[str, Data]) -> str:
     """Whose pods may be meant and are not known, as sentences; "" if there are none."""
     unasked = sorted(n.name for n in nodes if not infos.get(n.name))
-    blind = sorted(n.name for n in nodes if POD_SOURCES.intersection(infos.get(n.name, {}).get("unseen") or ()))
+    blind = sorted(n.name for n in nodes if is_blind(infos.get(n.name, {})))
     return "".join(words % shorten(names) for words, names in (
         (" Not asked, since they could not be reached: %s.", unasked), (" Could not tell their pods (see kindnet_info): %s.", blind),
     ) if names)
+
+
+def is_blind(info: Mapping[str, Any]) -> bool:
+    """Whether a host could not tell which pods it has, by what kindnet_info returned."""
+    return bool(POD_SOURCES.intersection(info.get("unseen") or ()))
 
 
 def _other_addresses(nodes: Sequence[Node], infos: Mapping[str, Data]) -> Dict[str, List[str]]:

@@ -375,6 +375,14 @@ def test_a_rule_whose_comment_looks_like_counters(host: Sandbox) -> None:
     assert "-c 5 6 -j X" in chain["rules"][0]["rule"] and chain["rules"][0]["rule"].endswith("-j RETURN")
 
 
+def test_a_rule_that_counts_under_a_name_takes_no_other_away(host: Sandbox) -> None:
+    converge(host, "nftables", clusters=CLUSTERS[:1])
+    host.sh("nft add counter inet kindnet c; nft insert rule inet kindnet KIND-MASQ-AGENT counter name c")
+    result = told(host)
+    assert [m["family"] for m in result["masquerade"] if len(m["rules"]) == 3 and m["present"]] == ["ipv4"], result
+    assert "masquerade" not in result["unseen"]
+
+
 # --- What is recorded
 
 
@@ -405,7 +413,7 @@ def test_what_passes_repaired(host: Sandbox) -> None:
     assert [told(host, most_repairs=n)["history"] for n in (0, 1, 3)] == [[], repairs[1:], repairs]
     host.sh("rm /var/lib/kindnet/history/repairs.jsonl; mkdir /var/lib/kindnet/history/repairs.jsonl")
     result = told(host)
-    assert result["history"] == [] and any("repairs.jsonl" in note for note in result["notes"]) and "history" in result["unseen"]
+    assert result["history"] == [] and any("repairs.jsonl" in note for note in result["notes"]) and "history" not in result["unseen"]
 
 
 def test_a_pause_and_problems(host: Sandbox) -> None:

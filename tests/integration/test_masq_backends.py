@@ -172,6 +172,17 @@ def test_what_stays_in_a_set_is_never_gone(sandbox):
     ]
 
 
+def test_a_neighbour_that_somebody_put_there_goes_alone(sandbox):
+    masq(sandbox, cluster_cidrs=[V4], non_masquerade_cidrs=["192.0.2.0/24"], backend="nftables")
+    sandbox.run("nft add element inet kindnet non_masquerade_ipv4 { 10.245.0.0/16 }")
+    sandbox.run("cp /usr/sbin/nft /run/real-nft")
+    sandbox.replace_tool("nft", 'case "$*" in *--file*) tee -a /run/told | /run/real-nft "$@";; *) exec /run/real-nft "$@";; esac')
+    assert masq(sandbox, cluster_cidrs=[V4], non_masquerade_cidrs=["192.0.2.0/24"], backend="nftables")["changed"]
+    assert "10.245" in sandbox.out("cat /run/told") and "10.244" not in sandbox.out("cat /run/told")
+    sandbox.run("cp /run/real-nft /usr/sbin/nft")
+    assert "10.245" not in table(sandbox) and "10.244.0.0/16" in table(sandbox)
+
+
 def test_elements_that_somebody_takes_meanwhile_are_no_failure(sandbox):
     masq(sandbox, cluster_cidrs=[V4], non_masquerade_cidrs=["192.0.2.0/24"], backend="nftables")
     sandbox.run("cp /usr/sbin/nft /run/real-nft")

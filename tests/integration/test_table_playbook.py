@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 ANSIBLE_PLAYBOOK = os.path.join(os.path.dirname(sys.executable), "ansible-playbook")
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 NAMES = ("node-a", "node-b", "node-c")
 VARIABLES = {"kindnet_cluster_name": "production", "kindnet_cluster_cidrs": ["10.244.0.0/16"], "ansible_ssh_common_args": "-o ConnectTimeout=1"}
 TABLE = [{"name": name, "node_ips": ["192.0.2.%d" % i], "pod_cidrs": ["10.244.%d.0/24" % i]} for i, name in enumerate(NAMES, 11)]
@@ -27,9 +28,10 @@ def inventory(folder: Path, hosts: dict[str, Any]) -> Path:
 
 
 def run(playbook: str, place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [ANSIBLE_PLAYBOOK, "-i", str(place), "playbooks/" + playbook, *arguments]
-    environment = dict(os.environ, ANSIBLE_NOCOLOR="1", PWD=str(place.parent))
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=environment)
+    command = [ANSIBLE_PLAYBOOK, "-i", str(place), os.path.join(ROOT, "playbooks", playbook), *arguments]
+    environment = {name: value for name, value in os.environ.items() if name != "PWD"}
+    environment.update(ANSIBLE_NOCOLOR="1", ANSIBLE_CONFIG=os.path.join(ROOT, "ansible.cfg"))
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=environment, cwd=place.parent.parent)
 
 
 def written(path: Path) -> list[dict[str, Any]]:
@@ -39,8 +41,11 @@ def written(path: Path) -> list[dict[str, Any]]:
     return [{key: node[key] for key in ("name", "node_ips", "pod_cidrs")} for node in found]
 
 
-def test_it_is_written_here_and_a_part_of_it_has_the_whole_table_by_it(tmp_path: Path) -> None:
+def test_it_is_written_beside_the_inventory_and_a_part_of_it_has_the_whole_table_by_it(tmp_path: Path) -> None:
     whole = inventory(tmp_path / "whole", {n["name"]: {"kindnet_node_ips": n["node_ips"], "kindnet_pod_cidrs": n["pod_cidrs"]} for n in TABLE})
+    done = run("table.yml", whole, "--limit", "node-b", "-e", "kindnet_table_file=here.json")
+    assert done.returncode == 0 and written(tmp_path / "here.json") == TABLE, done.stdout + done.stderr
+    assert run("table.yml", whole.parent).returncode == 0 and written(tmp_path / "kindnet-node-table.json") == TABLE  # beside a folder
     done = run("table.yml", whole, "--limit", "node-b")
     assert done.returncode == 0, done.stdout + done.stderr
     path = whole.parent / "kindnet-node-table.json"

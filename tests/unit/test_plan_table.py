@@ -169,6 +169,21 @@ def test_of_a_set_in_use_only_what_differs_is_touched():
     assert told == [one("delete", "192.0.2.0", 24), one("add", "10.96.0.0", 12)] and change.op.ahead == ()
 
 
+def test_elements_are_taken_out_as_they_are_there():
+    """What stands beside a network of ours is merged with it where the two are compared, and not where one of them is to go."""
+    beside = (*intervals(["10.244.0.0/16"]), *intervals(["10.245.0.0/16"]))
+    found = WANTED._replace(sets=dict(WANTED.sets, non_masquerade_ipv4=intervals(["10.244.0.0/15"])), elements={"non_masquerade_ipv4": beside})
+    (change,) = plan_table(WANTED._replace(sets=dict(WANTED.sets, non_masquerade_ipv4=intervals(["10.244.0.0/16"]))), found).changes
+    told = [(verb, one[verb]["element"]["elem"]) for one in _nftables.commands(change.op) for verb in one if "element" in one[verb]]
+    assert told == [("delete", [{"prefix": {"addr": "10.245.0.0", "len": 16}}])]
+
+
+def test_a_set_that_our_chain_by_its_former_name_asks_is_in_use():
+    found = WANTED._replace(rules=None, entry=(), strangers=("chain OLD",), sets=dict(WANTED.sets, non_masquerade_ipv4=intervals(["10.244.0.0/16"])))
+    (change,) = plan_table(WANTED, found).changes
+    assert change.op.ahead == () and "non_masquerade_ipv4" in change.op.sets
+
+
 def test_a_wrong_set_that_no_rule_asks_comes_ahead():
     """As a run leaves it that was ended after the first of its transactions, and whose networks were then corrected."""
     wrong = dict(WANTED.sets, non_masquerade_ipv4=intervals(["10.99.0.0/16"]))
@@ -200,6 +215,7 @@ def test_right_missing_and_unwanted():
         (WANTED, True),
         (Table("", (), CHAIN, None, {}), True),
         (Table("", (), CHAIN, None, {}, ("chain mine",)), False),
+        (Table("filter postrouting 0 drop", (), CHAIN, None, {}), False),
         (WANTED._replace(entry=(), rules=()), True),  # after nft flush table inet kindnet
         (WANTED._replace(entry=(), rules=(("accept",),)), False),
         (Table("", (), CHAIN, (("accept", 'comment "about kind-masq-agent: x"'),), {}), False),

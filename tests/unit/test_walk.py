@@ -423,6 +423,15 @@ def test_an_address_that_has_an_interface_and_no_known_pod_is_not_called_lost():
     assert verdict.sentence.startswith("Not known: b sends it by '10.244.1.2 dev veth0', which is for that address alone,")
 
 
+def test_a_kernel_that_does_not_say_which_route_it_takes():
+    cluster = PaperCluster()
+    infos = cluster.infos()
+    infos["b"]["pods"] = []
+    lookup = cluster["b"].lookup
+    cluster["b"].lookup = lambda *asked: dict(lookup(*asked), matched="")
+    assert walked(cluster, "a", "10.244.1.2", infos)[0].sentence.startswith("Not delivered: b has no pod with 10.244.1.2")
+
+
 def test_a_node_that_could_not_tell_its_pods_is_named():
     cluster = PaperCluster()
     infos = cluster.infos()
