@@ -7,7 +7,7 @@ from __future__ import annotations
 
 __metaclass__ = type
 
-from typing import Any, Dict, Iterable, Set
+from typing import Any, Dict, Iterable, Mapping, Set
 
 Data = Dict[str, Any]
 
@@ -23,9 +23,9 @@ def of(host: Data, name: str) -> Any:
     return host["info"].get(name) or {}
 
 
-def could_tell(host: Data, name: str) -> bool:
-    """Whether an empty list is the host's answer, and not what it gives when a source fails."""
-    return host["info"].get(name) is not None and not any(str(note).startswith(name + ": ") for note in host["info"].get("notes") or ())
+def could_tell(info: Mapping[str, Any], name: str) -> bool:
+    """Whether an empty value is the host's answer, and not what kindnet_info gives when it could not look, or was not to."""
+    return info.get(name) is not None and name not in (info.get("unseen") or ())
 
 
 def listed(host: Data) -> Set[str]:

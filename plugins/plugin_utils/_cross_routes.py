@@ -80,7 +80,7 @@ def one_way(nodes: Sequence[Data], hosts: Sequence[Data]) -> Iterable[Data]:
     tables = {
         host["name"]: Table(by_name[host["name"]], host, owners, wanted[host["name"]])
         for host in hosts
-        if host["name"] in by_name and could_tell(host, "routes")
+        if host["name"] in by_name and could_tell(host["info"], "routes")
     }
     lacking: Dict[str, Dict[Tuple[str, str], str]] = {}
     for name, table in tables.items():

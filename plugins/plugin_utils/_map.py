@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from ..module_utils._peers_digest import expected
+from ._cross_hosts import could_tell
 from ._told_routes import is_cut, is_rest_right, leaves_out, told_routes
 
 RIGHT, MISSING, FOREIGN, WRONG, UNKNOWN = "right", "missing", "foreign", "wrong", "unknown"
@@ -124,12 +125,6 @@ def _network(text: str) -> Optional[Network]:
         return None  # "default", or nothing that is a destination
 
 
-def _told(info: Mapping[str, Any]) -> bool:
-    """Whether a host said what its routes are. If they could not be read, that is a note and no route."""
-    routes = info.get("routes")
-    return bool(routes) or routes is not None and not any(str(note).startswith("routes: ") for note in info.get("notes") or ())
-
-
 def _holds(outer: Network, inner: Network) -> bool:
     return outer.version == inner.version and inner.subnet_of(outer)  # type: ignore[arg-type]  # of one version, which mypy does not see
 
@@ -166,7 +161,7 @@ class _Book:
         status = str(host.get("status", "")) if host else ""
         # Without a table, hosts' own words are all there is, and no route is wanted for certain.
         wanted = [c for c in self.owner if self.owner[c] != name and self.owner[c] in self.known] if name in self.known else []
-        if not _told(info):
+        if not could_tell(info, "routes"):
             return MapNode(name, ips, cidrs, status, False, pods, self._not_looked_at(name, wanted), 0, len(wanted))
         look = _Look(self, entry, host or {}, info)
         found, right = look.routes(wanted)

@@ -16,6 +16,7 @@ from ._map import MISSING, RIGHT, UNKNOWN, WRONG
 from ._plan_reachability import groups
 from ._reachability_text import total
 
+# Up to so many hosts a matrix is of numbers, up to so many of signs; and so many pairs are named.
 FEW, MANY, MOST_LOST = 8, 60, 200
 NEEDED = ("kind", "source", "source_host", "target", "target_host", "address", "sent", "received")
 CELL, LINE, MOST_WIDTH = 14, 18, 190

@@ -42,9 +42,9 @@ def test_a_value_that_a_host_could_not_tell_is_neither_right_nor_wrong(name: str
 
 def test_routes_that_a_host_could_not_read_are_not_missing() -> None:
     nodes, hosts = cluster()
-    hosts["n1"]["info"].update(routes=[], peers={"wanted": 0, "present": 0, "missing": []}, desired={}, notes=["routes: they changed all the while"])
+    hosts["n1"]["info"].update(routes=[], peers={"wanted": 0, "present": 0, "missing": []}, desired={}, unseen=["routes"])
     assert findings(nodes, hosts) == []
-    hosts["n1"]["info"]["notes"] = ["interfaces: they changed all the while"]
+    hosts["n1"]["info"]["unseen"] = ["interfaces"]
     assert the_one(nodes, hosts)["check"] == "one_way"
 
 

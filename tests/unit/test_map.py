@@ -146,10 +146,10 @@ def test_a_host_without_information_has_nothing_right(size):
     assert nodes[0].right == size - 1, "that a peer cannot be reached does not make the route to it wrong"
 
 
-@pytest.mark.parametrize("note, looked_at", [("routes: cannot be told (OSError: no)", False), ("pods: cannot be told (OSError: no)", True)])
-def test_routes_that_could_not_be_read_are_not_missing(note, looked_at):
+@pytest.mark.parametrize("unseen, looked_at", [("routes", False), ("pods", True)])
+def test_routes_that_could_not_be_read_are_not_missing(unseen, looked_at):
     report = report_of(3)
-    report["hosts"][0]["info"].update(routes=[], notes=[note])
+    report["hosts"][0]["info"].update(routes=[], notes=[unseen + ": cannot be told (OSError: no)"], unseen=[unseen])
     found = map_of(report)
     assert found.nodes[0].looked_at == looked_at
     assert {r.state for r in found.nodes[0].routes} == {MISSING if looked_at else UNKNOWN}
